@@ -101,10 +101,10 @@ VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
 /*
  * Entries that one vtd_walk_range() reads at most.  Tables that point to
  * themselves describe 2^36 pages in one frame: a guest must not be able to
- * stop QEMU for that long.  This many 4 KiB pages are 64 GiB, far more than
+ * stop QEMU for that long.  This many 4 KiB pages are 16 GiB, far more than
  * one vfio container takes (65535 mappings by default).
  */
-#define VTD_WALK_BUDGET                (1U << 24)
+#define VTD_WALK_BUDGET                (1U << 22)
 
 /**
  * VTDWalkVisit: told of each run of addresses in turn, lowest first
