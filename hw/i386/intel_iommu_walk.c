@@ -37,9 +37,9 @@ static uint64_t vtd_entry_reserved(const VTDConfig *cfg, uint64_t entry,
     if (level > VTD_SS_MAX_LEAF_LEVEL) {
         return rsvd | VTD_SS_PS;
     }
+    /* Below a large page's size there are no address bits */
     return rsvd | cfg->rsvd_leaf |
-           MAKE_64BIT_MASK(VTD_PAGE_SHIFT,
-                           vtd_page_shift(level) - VTD_PAGE_SHIFT);
+           ((1ULL << vtd_page_shift(level)) - VTD_PAGE_SIZE);
 }
 
 static VTDPerm vtd_entry_perm(uint64_t entry)
