@@ -37,15 +37,36 @@ static uint64_t vtd_entry_reserved(const VTDConfig *cfg, uint64_t entry,
     if (level > VTD_SS_MAX_LEAF_LEVEL) {
         return rsvd | VTD_SS_PS;
     }
+    /* Below a large page's size there are no address bits */
     return rsvd | cfg->rsvd_leaf |
-           MAKE_64BIT_MASK(VTD_PAGE_SHIFT,
-                           vtd_page_shift(level) - VTD_PAGE_SHIFT);
+           ((1ULL << vtd_page_shift(level)) - VTD_PAGE_SIZE);
 }
 
 static VTDPerm vtd_entry_perm(uint64_t entry)
 {
     return (entry & VTD_SS_R ? VTD_PERM_R : 0) |
            (entry & VTD_SS_W ? VTD_PERM_W : 0);
+}
+
+/* What the leaf @entry says of @iova */
+static VTDTranslation vtd_page(const VTDConfig *cfg, uint64_t entry,
+                               unsigned level, uint64_t iova, VTDPerm perm)
+{
+    uint64_t mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
+
+    return (VTDTranslation) {
+        .iova = iova & ~mask,
+        .addr = entry & VTD_SS_ADDR_MASK & ~mask,
+        .mask = mask,
+        .perm = perm,
+        .domain = cfg->domain,
+    };
+}
+
+static bool vtd_beside_interrupt_range(const VTDTranslation *t)
+{
+    return t->addr + t->mask < VTD_IR_ADDR_BASE ||
+           t->addr >= VTD_IR_ADDR_BASE + VTD_IR_RANGE_SIZE;
 }
 
 /*
@@ -58,10 +79,7 @@ static VTDPerm vtd_entry_perm(uint64_t entry)
 static VTDFaultReason vtd_check_interrupt_range(VTDTranslation *t,
                                                 uint64_t iova)
 {
-    uint64_t last = t->addr + t->mask;
-
-    if (last < VTD_IR_ADDR_BASE ||
-        t->addr >= VTD_IR_ADDR_BASE + VTD_IR_RANGE_SIZE) {
+    if (vtd_beside_interrupt_range(t)) {
         return VTD_FR_NONE;
     }
     t->addr |= iova & t->mask & VTD_PAGE_MASK;
@@ -104,15 +122,7 @@ VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
             return vtd_denied(want & ~perm);
         }
         if (vtd_entry_is_leaf(entry, level)) {
-            uint64_t mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
-
-            *out = (VTDTranslation) {
-                .iova = iova & ~mask,
-                .addr = entry & VTD_SS_ADDR_MASK & ~mask,
-                .mask = mask,
-                .perm = perm,
-                .domain = cfg->domain,
-            };
+            *out = vtd_page(cfg, entry, level, iova, perm);
             return vtd_check_interrupt_range(out, iova);
         }
         table = entry & VTD_SS_ADDR_MASK;
@@ -142,18 +152,26 @@ static void vtd_range_end_hole(VTDRangeWalk *w, uint64_t end)
     }
 }
 
-static void vtd_range_leaf(VTDRangeWalk *w, uint64_t entry, unsigned level,
-                           uint64_t iova, VTDPerm perm)
+/*
+ * One page, or what is left of it beside the interrupt address range: it is
+ * cut in halves until they are on one side or the other.
+ */
+static void vtd_range_page(VTDRangeWalk *w, VTDTranslation t)
 {
-    uint64_t mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
-    VTDTranslation t = {
-        .iova = iova, .addr = entry & VTD_SS_ADDR_MASK & ~mask, .mask = mask,
-        .perm = perm, .domain = w->cfg->domain,
-    };
-
-    vtd_range_end_hole(w, iova);
-    w->visit(w->opaque, &t);
-    w->hole = iova + mask + 1;
+    if (t.iova + t.mask < w->first || t.iova > w->last) {
+        return;
+    }
+    if (vtd_beside_interrupt_range(&t)) {
+        vtd_range_end_hole(w, t.iova);
+        w->visit(w->opaque, &t);
+        w->hole = t.iova + t.mask + 1;
+    } else if (t.mask >= VTD_IR_RANGE_SIZE) {
+        t.mask >>= 1;
+        vtd_range_page(w, t);
+        t.iova += t.mask + 1;
+        t.addr += t.mask + 1;
+        vtd_range_page(w, t);
+    }
 }
 
 /* @base: the first address that @table maps; the recursion ends at level 1 */
@@ -172,14 +190,14 @@ static void vtd_range_table(VTDRangeWalk *w, uint64_t table, unsigned level,
         }
         w->budget--;
         if (!w->mem->read(w->mem->opaque, table + 8 * index, &entry, 1)) {
-            return;
+            continue;
         }
         perm = allowed & vtd_entry_perm(entry);
         if (!perm || (entry & vtd_entry_reserved(w->cfg, entry, level))) {
             continue;
         }
         if (vtd_entry_is_leaf(entry, level)) {
-            vtd_range_leaf(w, entry, level, iova, perm);
+            vtd_range_page(w, vtd_page(w->cfg, entry, level, iova, perm));
         } else {
             vtd_range_table(w, entry & VTD_SS_ADDR_MASK, level - 1, iova,
                             perm);

@@ -109,9 +109,9 @@ VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
 /**
  * VTDWalkVisit: told of each run of addresses in turn, lowest first
  * @opaque: of the caller
- * @t: a mapped page (its perm is not VTD_PERM_NONE), or an unmapped run:
- *     perm is VTD_PERM_NONE, @t->iova its start and @t->mask its length - 1
- *     (not a power of two then)
+ * @t: a mapped page (its perm is not VTD_PERM_NONE) or a naturally aligned
+ *     part of one, or an unmapped run: perm is VTD_PERM_NONE, @t->iova its
+ *     start and @t->mask its length - 1 (not a power of two then)
  */
 typedef void VTDWalkVisit(void *opaque, const VTDTranslation *t);
 
@@ -124,7 +124,8 @@ typedef void VTDWalkVisit(void *opaque, const VTDTranslation *t);
  * @visit: called for each mapped page and each unmapped run
  * @opaque: for @visit
  *
- * Entries that would fault count as unmapped.  The cost is the number of
+ * What would fault in vtd_walk_second_stage() counts as unmapped, the part
+ * of a large page that is interrupt addresses too.  The cost is the number of
  * entries present in the range, plus 512 for each table that they live in.
  * Returns false if VTD_WALK_BUDGET ran out; the rest was then visited as
  * unmapped.
