@@ -374,13 +374,13 @@ static void vtd_flush_one_page(VTDIOTLBTable *table, uint16_t did,
 bool vtd_iotlb_flush_pages(VTDIOTLB *iotlb, uint16_t did, uint64_t iova,
                            unsigned am)
 {
-    uint64_t mask = MAKE_64BIT_MASK(0, VTD_PAGE_SHIFT + am);
-    uint64_t now;
+    uint64_t mask, now;
     VTDIOTLBTable *table;
 
     if (am > VTD_IOTLB_MAX_FLUSH_AM) {
         return false;
     }
+    mask = MAKE_64BIT_MASK(0, VTD_PAGE_SHIFT + am);
     QEMU_LOCK_GUARD(&iotlb->lock);
     now = vtd_advance(&iotlb->epochs->now);
     table = iotlb->table;
