@@ -433,6 +433,7 @@ void vtd_iotlb_init(VTDIOTLB *iotlb, VTDEpochs *epochs)
     qemu_mutex_init(&iotlb->lock);
     /* Walks for a former user of this memory are none of ours */
     vtd_raise(epochs, &iotlb->bound);
+    iotlb->context_bound = iotlb->bound;
 }
 
 void vtd_iotlb_destroy(VTDIOTLB *iotlb)
