@@ -63,7 +63,12 @@ typedef struct VTDIOTLB {
 void vtd_epochs_init(VTDEpochs *epochs);
 /** vtd_epochs_destroy: all VTDIOTLBs of @epochs are gone already */
 void vtd_epochs_destroy(VTDEpochs *epochs);
-/** vtd_epochs_now: to be called before a table is read.  Any thread. */
+/**
+ * vtd_epochs_now: the time for vtd_iotlb_fill() and vtd_context_fill()
+ *
+ * To be called before anything that the result depends on is read: tables,
+ * registers, the cached configuration, the bus number.  Any thread.
+ */
 uint64_t vtd_epochs_now(VTDEpochs *epochs);
 /** vtd_epochs_flush_global: no translation of any requester survives */
 void vtd_epochs_flush_global(VTDEpochs *epochs);
