@@ -350,6 +350,21 @@ void qvtd_iq_submit(QVtd *v, uint64_t lo, uint64_t hi)
     g_assert_true(qvtd_iq_idle(v));
 }
 
+void qvtd_iq_wait(QVtd *v, uint64_t status_addr, uint32_t data)
+{
+    qvtd_iq_submit(v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW | QVTD_DESC_WAIT_FN |
+                   QVTD_DESC_WAIT_DATA(data), status_addr);
+}
+
+void qvtd_iq_disable(QVtd *v)
+{
+    uint64_t status = qvtd_alloc(v, 1);
+
+    qvtd_iq_wait(v, status, 0x600d);
+    g_assert_cmphex(qtest_readl(v->qts, status), ==, 0x600d);
+    qvtd_gcmd_clear(v, QVTD_GCMD_QIE);
+}
+
 /* --- faults --- */
 
 QVtdFault qvtd_fault(QVtd *v, unsigned n)

@@ -276,6 +276,9 @@ typedef enum QVtdReason {
  */
 #define QVTD_BOUNCE_IOVA        0x3ffff000ULL
 
+/* An edu device that masks no address bits (docs/specs/edu.rst) */
+#define QVTD_EDU                "-device edu,dma_mask=0xffffffffffffffff"
+
 #define QVTD_SID(bus, dev, fn)  (((bus) << 8) | ((dev) << 3) | (fn))
 
 /**
@@ -404,6 +407,13 @@ void qvtd_iq_put(QVtd *v, uint64_t lo, uint64_t hi);
 void qvtd_iq_kick(QVtd *v);
 /* Put, kick, and see that the unit has taken it. */
 void qvtd_iq_submit(QVtd *v, uint64_t lo, uint64_t hi);
+/*
+ * Disable the queue when it is empty, after a wait descriptor as software
+ * has to (section 6.5.2).
+ */
+void qvtd_iq_disable(QVtd *v);
+/* A page for status writes, and a wait descriptor that writes there. */
+void qvtd_iq_wait(QVtd *v, uint64_t status_addr, uint32_t data);
 /* Steps the clock until head == tail; false if that does not come. */
 bool qvtd_iq_idle(QVtd *v);
 
@@ -433,11 +443,6 @@ void qvtd_dma_read(QVtdEdu *e, uint64_t iova);
 void qvtd_dma_write(QVtdEdu *e, uint64_t iova);
 /* A page is read at @iova and found in the domain's bounce page. */
 bool qvtd_dma_reads(QVtdDomain *d, QVtdEdu *e, uint64_t iova, uint32_t seed);
-/*
- * Does what the device writes at @iova arrive at @pa?  The device writes
- * @seed, which it is given through @iova of a page that holds it.
- */
-void qvtd_edu_load(QVtdEdu *e, uint64_t iova);
 
 /* Interrupts: the device's MSI, and what the local APICs have received. */
 void qvtd_edu_msi(QVtdEdu *e, uint32_t addr, uint32_t data);
