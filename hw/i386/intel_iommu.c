@@ -14,7 +14,7 @@
 #include "hw/i386/pc.h"
 #include "hw/pci-host/q35.h"
 #include "hw/qdev-properties.h"
-#include "system/address-spaces.h"
+#include "exec/address-spaces.h"
 #include "system/kvm.h"
 #include "system/system.h"
 #include "intel_iommu_internal.h"
@@ -134,23 +134,6 @@ static bool vtd_decide_eim(IntelIOMMUState *s, Error **errp)
     return true;
 }
 
-static bool vtd_check_scalable(IntelIOMMUState *s, Error **errp)
-{
-    if (s->scalable_mode && !s->dma_drain) {
-        error_setg(errp, "Need to set dma_drain for scalable mode");
-        return false;
-    }
-    if (s->pasid && !s->scalable_mode) {
-        error_setg(errp, "Need to set scalable mode for PASID");
-        return false;
-    }
-    if (s->flts && !s->scalable_mode) {
-        error_setg(errp, "x-flts is only available in scalable mode");
-        return false;
-    }
-    return true;
-}
-
 static bool vtd_check_width(IntelIOMMUState *s, Error **errp)
 {
     if (s->flts && s->aw_bits != VTD_HOST_AW_48BIT) {
@@ -163,6 +146,34 @@ static bool vtd_check_width(IntelIOMMUState *s, Error **errp)
                    s->scalable_mode ? "Scalable mode(flts=off)"
                                     : "Legacy mode",
                    VTD_HOST_AW_39BIT, VTD_HOST_AW_48BIT);
+        return false;
+    }
+    return true;
+}
+
+/* The order decides which of several mistakes is told */
+static bool vtd_check_properties(IntelIOMMUState *s, Error **errp)
+{
+    if (s->pasid && X86_IOMMU_DEVICE(s)->dt_supported) {
+        error_setg(errp, "PASID based device IOTLB is not supported");
+        return false;
+    }
+    if (!vtd_decide_eim(s, errp)) {
+        return false;
+    }
+    if (s->flts && !s->scalable_mode) {
+        error_setg(errp, "x-flts is only available in scalable mode");
+        return false;
+    }
+    if (!vtd_check_width(s, errp)) {
+        return false;
+    }
+    if (s->scalable_mode && !s->dma_drain) {
+        error_setg(errp, "Need to set dma_drain for scalable mode");
+        return false;
+    }
+    if (s->pasid && !s->scalable_mode) {
+        error_setg(errp, "Need to set scalable mode for PASID");
         return false;
     }
     return true;
@@ -223,8 +234,7 @@ static void vtd_realize(DeviceState *dev, Error **errp)
                                     Q35_PSEUDO_DEVFN_IOAPIC);
     VTDCapDesc cap;
 
-    if (!vtd_decide_eim(s, errp) || !vtd_check_scalable(s, errp) ||
-        !vtd_check_width(s, errp)) {
+    if (!vtd_check_properties(s, errp)) {
         return;
     }
     cap = vtd_describe(s);

@@ -9,7 +9,7 @@
 #include "qemu/rcu.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
-#include "system/address-spaces.h"
+#include "exec/address-spaces.h"
 #include "intel_iommu_internal.h"
 #include "trace.h"
 

@@ -11,7 +11,7 @@
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
 #include "qemu/log.h"
-#include "system/address-spaces.h"
+#include "exec/address-spaces.h"
 #include "intel_iommu_internal.h"
 #include "trace.h"
 

@@ -19,7 +19,7 @@
 #include "qemu/osdep.h"
 #include "qemu/log.h"
 #include "qapi/error.h"
-#include "system/address-spaces.h"
+#include "exec/address-spaces.h"
 #include "system/dma.h"
 #include "intel_iommu_internal.h"
 #include "trace.h"

@@ -296,7 +296,7 @@ typedef enum VTDFaultReason {
     VTD_FR_NONE = 0,
     VTD_FR_ROOT_NOT_PRESENT = 0x1,          /* LRT.2 */
     VTD_FR_CONTEXT_NOT_PRESENT = 0x2,       /* LCT.2 */
-    VTD_FR_CONTEXT_INVALID = 0x3,           /* LCT.4 */
+    VTD_FR_CONTEXT_INVALID = 0x3,           /* LCT.4: its table, too */
     VTD_FR_ADDRESS_WIDTH = 0x4,             /* LGN.1: beyond MGAW or AW */
     VTD_FR_WRITE = 0x5,                     /* LGN.2 */
     VTD_FR_READ = 0x6,                      /* LGN.3 */

@@ -8,7 +8,7 @@
 #include "qemu/log.h"
 #include "qemu/main-loop.h"
 #include "hw/i386/apic_internal.h"
-#include "system/address-spaces.h"
+#include "exec/address-spaces.h"
 #include "intel_iommu_internal.h"
 #include "trace.h"
 

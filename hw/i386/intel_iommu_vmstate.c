@@ -115,6 +115,15 @@ static int vtd_post_load(void *opaque, int version_id)
     return 0;
 }
 
+/* Named as in every stream before, although they live one level deeper */
+#define VTD_STREAM(_field, _info, _type) {                              \
+    .name = stringify(_field),                                          \
+    .info = &(_info),                                                   \
+    .size = sizeof(_type),                                              \
+    .flags = VMS_SINGLE,                                                \
+    .offset = vmstate_offset_value(IntelIOMMUState, stream._field, _type), \
+}
+
 const VMStateDescription vtd_vmstate = {
     .name = "iommu-intel",
     .version_id = 1,
@@ -123,21 +132,29 @@ const VMStateDescription vtd_vmstate = {
     .pre_save = vtd_pre_save,
     .post_load = vtd_post_load,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(stream.root, IntelIOMMUState),
-        VMSTATE_UINT64(stream.intr_root, IntelIOMMUState),
-        VMSTATE_UINT64(stream.iq, IntelIOMMUState),
-        VMSTATE_UINT32(stream.intr_size, IntelIOMMUState),
-        VMSTATE_UINT16(stream.iq_head, IntelIOMMUState),
-        VMSTATE_UINT16(stream.iq_tail, IntelIOMMUState),
-        VMSTATE_UINT16(stream.iq_size, IntelIOMMUState),
-        VMSTATE_UINT16(stream.next_frcd_reg, IntelIOMMUState),
-        VMSTATE_UINT8_ARRAY(stream.csr, IntelIOMMUState, DMAR_REG_SIZE),
-        VMSTATE_UINT8(stream.iq_last_desc_type, IntelIOMMUState),
+        VTD_STREAM(root, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(intr_root, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(iq, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(intr_size, vmstate_info_uint32, uint32_t),
+        VTD_STREAM(iq_head, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(iq_tail, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(iq_size, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(next_frcd_reg, vmstate_info_uint16, uint16_t),
+        {
+            .name = "csr",
+            .info = &vmstate_info_uint8,
+            .size = sizeof(uint8_t),
+            .num = DMAR_REG_SIZE,
+            .flags = VMS_ARRAY,
+            .offset = vmstate_offset_array(IntelIOMMUState, stream.csr,
+                                           uint8_t, DMAR_REG_SIZE),
+        },
+        VTD_STREAM(iq_last_desc_type, vmstate_info_uint8, uint8_t),
         VMSTATE_UNUSED(1),
-        VMSTATE_BOOL(stream.dmar_enabled, IntelIOMMUState),
-        VMSTATE_BOOL(stream.qi_enabled, IntelIOMMUState),
-        VMSTATE_BOOL(stream.intr_enabled, IntelIOMMUState),
-        VMSTATE_BOOL(stream.intr_eime, IntelIOMMUState),
+        VTD_STREAM(dmar_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(qi_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(intr_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(intr_eime, vmstate_info_bool, bool),
         VMSTATE_END_OF_LIST()
     }
 };

@@ -109,7 +109,9 @@ VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
 
         if (!mem->read(mem->opaque, table + 8 * vtd_level_index(iova, level),
                        &entry, 1)) {
-            return VTD_FR_PAGING_ACCESS;
+            /* Section 7.1.3: the context entry answers for the first table */
+            return level == cfg->levels ? VTD_FR_CONTEXT_INVALID
+                                        : VTD_FR_PAGING_ACCESS;
         }
         perm &= vtd_entry_perm(entry);
         if ((entry & VTD_SS_RW) == 0) {
