@@ -100,9 +100,12 @@ static VTDFaultReason vtd_context_parse(const VTDCapDesc *cap,
     cfg->domain = VTD_GET(entry[1], VTD_CTX_HI_DID_FIELD);
     cfg->root = entry[0] & VTD_PAGE_MASK;
     cfg->host_mask = host;
-    /* Section 9.8: SNP and TM are reserved where the unit lacks them */
+    /*
+     * Section 9.8: SNP is reserved where the unit lacks it.  TM was a hint
+     * for device-TLBs up to revision 2.4, and has been reserved since.
+     */
     cfg->rsvd_leaf = (cap->snoop_control ? 0 : VTD_SS_SNP) |
-                     (cap->device_iotlb || cap->stale_tm ? 0 : VTD_SS_TM);
+                     (cap->device_iotlb && cap->stale_tm ? 0 : VTD_SS_TM);
     return VTD_FR_NONE;
 }
 

@@ -28,7 +28,8 @@
  * @eim: remapped interrupts may go to 32-bit APIC IDs
  * @pass_through: context entries may select pass-through
  * @snoop_control: paging entries may force snooping
- * @stale_tm: ignore TM in paging entries rather than reserve it (old machines)
+ * @stale_tm: with @device_iotlb, TM in paging entries is no reserved bit (old
+ *            machines)
  * @scalable: scalable mode is offered
  * @first_stage: first-stage translation in place of second-stage
  * @first_stage_1g: 1 GiB pages in first-stage tables

@@ -81,7 +81,7 @@ typedef struct VTDStream {
  * @dma_drain: CAP.DWD and CAP.DRD
  * @dma_translation: DMA remapping is offered
  * @snoop_control: ECAP.SC
- * @stale_tm: ignore TM in paging entries rather than reserve it
+ * @stale_tm: with device-iotlb, TM in paging entries is no reserved bit
  * @scalable_mode: scalable mode is offered
  * @flts: first-stage in place of second-stage translation, in scalable mode
  * @fs1gp: 1 GiB first-stage pages
