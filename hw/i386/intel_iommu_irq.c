@@ -129,25 +129,32 @@ static VTDFaultReason vtd_irte_check(const VTDIRTE *irte, bool eime, int sid)
     return VTD_FR_NONE;
 }
 
+/*
+ * The entry at @index, if @sid may use it.  Section 6.1: entries that cause
+ * a fault are not cached, so that software can mend them without a flush.
+ */
 static VTDFaultReason vtd_irte_get(VTDUnit *unit, uint64_t ir, uint16_t index,
-                                   VTDIRTE *irte)
+                                   int sid, VTDIRTE *irte)
 {
-    uint64_t table = ir & VTD_PAGE_MASK;
+    bool eime = ir & VTD_IRTA_EIME;
+    VTDFaultReason reason;
     unsigned generation;
 
     if (vtd_iec_lookup(&unit->iec, index, irte, &generation)) {
-        return VTD_FR_NONE;
+        return vtd_irte_check(irte, eime, sid);
     }
-    if (!unit->memory.read(unit->memory.opaque, table + 16 * index,
+    *irte = (VTDIRTE) {};
+    if (!unit->memory.read(unit->memory.opaque,
+                           (ir & VTD_PAGE_MASK) + sizeof(*irte) * index,
                            &irte->lo, 2)) {
         return VTD_FR_IR_ACCESS;
     }
     trace_vtd_ir_irte_get(index, irte->lo, irte->hi);
-    /* Section 5.1.6: entries that are not present are not cached */
-    if (irte->lo & VTD_IRTE_P) {
+    reason = vtd_irte_check(irte, eime, sid);
+    if (reason == VTD_FR_NONE) {
         vtd_iec_fill(&unit->iec, index, irte, generation);
     }
-    return VTD_FR_NONE;
+    return reason;
 }
 
 /* Section 5.1.5.2: the request that the IRTE asks for */
@@ -201,7 +208,6 @@ static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit, uint64_t ir,
                                            const MSIMessage *msg, int sid,
                                            MSIMessage *out, VTDFault *fault)
 {
-    bool eime = ir & VTD_IRTA_EIME;
     VTDFaultReason reason;
     uint32_t index;
     VTDIRTE irte;
@@ -214,14 +220,10 @@ static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit, uint64_t ir,
     if (index >= 2U << VTD_GET(ir, VTD_IRTA_S_FIELD)) {
         return VTD_FR_IR_INDEX;
     }
-    reason = vtd_irte_get(unit, ir, index, &irte);
-    if (reason != VTD_FR_NONE) {
-        return reason;
-    }
+    reason = vtd_irte_get(unit, ir, index, sid, &irte);
     fault->fpd = irte.lo & VTD_IRTE_FPD;
-    reason = vtd_irte_check(&irte, eime, sid);
     if (reason == VTD_FR_NONE) {
-        vtd_irte_message(&irte, eime, msg->address, out);
+        vtd_irte_message(&irte, ir & VTD_IRTA_EIME, msg->address, out);
     }
     return reason;
 }
