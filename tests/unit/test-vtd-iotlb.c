@@ -56,13 +56,16 @@ static void fill(VTDIOTLB *iotlb, VTDTranslation t)
     vtd_iotlb_fill(iotlb, vtd_epochs_now(iotlb->epochs), &t);
 }
 
-/* Fill so many other pages that the table grows from whatever it is */
-static void make_grow(VTDIOTLB *iotlb)
+/* Fill other pages: more than a new table holds, then more than that one */
+static void make_grow(VTDIOTLB *iotlb, unsigned pages)
 {
-    for (uint64_t i = 0; i < 8192; i++) {
+    for (uint64_t i = 0; i < pages; i++) {
         fill(iotlb, page((1ULL << 46) + i * KiB4, 1, i * KiB4, 0xfff0));
     }
 }
+
+#define GROW 512
+#define GROW_AGAIN 4096
 
 static void check_page(VTDIOTLB *iotlb, uint64_t iova,
                        const VTDTranslation *expected)
@@ -336,7 +339,7 @@ static void check_order(const Flush *f, unsigned i, When flush_at,
             vtd_iotlb_fill(&iotlb, began, &t);
         }
         if (now == grow_at) {
-            make_grow(&iotlb);
+            make_grow(&iotlb, GROW);
         }
         if (now == flush_at) {
             do_flush(&iotlb, f);
@@ -345,7 +348,7 @@ static void check_order(const Flush *f, unsigned i, When flush_at,
     if (flush_at != BEFORE_WALK && flush_at != NEVER &&
         (f->gone & GONE(i))) {
         g_assert_false(cached(&iotlb, t.iova));
-        make_grow(&iotlb);          /* nor does growth bring it back */
+        make_grow(&iotlb, GROW_AGAIN);  /* nor does growth bring it back */
         g_assert_false(cached(&iotlb, t.iova));
     } else if (flush_at == BEFORE_WALK || flush_at == NEVER) {
         /* Growth makes room by giving up entries: it may be among them */
@@ -555,6 +558,7 @@ typedef struct Model {
     unsigned context[REQUESTERS];
     unsigned oldest_context[REQUESTERS];
     unsigned hits;
+    bool done;
 } Model;
 
 typedef struct ModelThread {
@@ -818,21 +822,23 @@ static void test_threads(void)
 /*
  * Entries that are overwritten all the time: more pages than a set has ways,
  * and all in one set, as only the highest address bits differ.  What a
- * reader finds must belong together.
+ * reader finds must belong together.  One thread more than there are CPUs,
+ * so that the writer is now and then preempted within a write.
  */
 #define TORN_PAGES 8
-#define TORN_OPERATIONS 1000000
+#define TORN_FILLS 3000000
 
 static void *torn_writer(void *opaque)
 {
     ModelThread *self = opaque;
 
     rcu_register_thread();
-    for (uint64_t i = 0; i < TORN_OPERATIONS; i++) {
+    for (uint64_t i = 0; i < TORN_FILLS; i++) {
         uint64_t n = i * 5 % TORN_PAGES;
 
         fill(&self->m->iotlb[0], page(n << 50, 1, n << 12, n));
     }
+    qatomic_set(&self->m->done, true);
     rcu_unregister_thread();
     return NULL;
 }
@@ -843,7 +849,7 @@ static void *torn_reader(void *opaque)
     unsigned hits = 0;
 
     rcu_register_thread();
-    for (uint64_t i = 0; i < TORN_OPERATIONS * 4; i++) {
+    for (uint64_t i = 0; !qatomic_read(&self->m->done); i++) {
         uint64_t n = i % TORN_PAGES;
         VTDTranslation t;
 
@@ -863,7 +869,8 @@ static void test_torn_entries(void)
 {
     Model *m = model_new();
 
-    run_threads(m, 1, 1, torn_writer, torn_reader);
+    run_threads(m, 1, MIN(g_get_num_processors(), 16), torn_writer,
+                torn_reader);
     g_assert_cmpuint(m->hits, >, 0);
     model_free(m);
 }
