@@ -4,6 +4,7 @@
 # other end).  The first serial port goes to a log file, which is watched for
 # a dying kernel while a command runs.
 
+import os
 import re
 import socket
 import time
@@ -44,8 +45,9 @@ class Control:
         self.socket = None
         self.pending = b''
         self.number = 0
-        # Traces in the log before this offset are known and accounted for
+        # What the log holds before this offset is accounted for
         self.checked = 0
+        self.watch = True
 
     @staticmethod
     def args(path, log):
@@ -87,8 +89,13 @@ class Control:
 
     def forgive(self):
         """What the log holds up to now is accounted for."""
+        self.checked = os.path.getsize(self.log)
+
+    def new_log_text(self):
+        """The log since forgive() was last called"""
         with open(self.log, 'rb') as log:
-            self.checked = len(log.read())
+            log.seek(self.checked)
+            return log.read().decode('utf-8', 'replace').replace('\r', '')
 
     def check_log(self):
         with open(self.log, 'rb') as log:
@@ -107,7 +114,8 @@ class Control:
                 before = self.pending[:match.start()]
                 self.pending = self.pending[match.end():]
                 return match, before
-            self.check_log()
+            if self.watch:
+                self.check_log()
             if not self.alive():
                 raise GuestFailure(f'QEMU ended during: {what}')
             if time.monotonic() > deadline:
@@ -119,7 +127,10 @@ class Control:
                 pass
 
     def wait_ready(self, timeout=120):
-        """Wait for the guest to have booted; returns its kernel's version"""
+        """
+        Wait for the guest to have booted; returns its kernel's version.
+        Also after a reset, which leaves the answer of a command unsaid.
+        """
         match, _ = self._receive_until(rb'@@READY (\S+)[^\n]*\n', timeout,
                                        'boot')
         return match.group(1).decode()
