@@ -198,8 +198,7 @@ void vtd_space_update(VTDAddressSpace *as)
 
     assert(bql_locked());
     qatomic_set(&as->switch_wanted, false);
-    if (memory_region_is_mapped(&as->root) &&
-        as->private.enabled == (dmar || ir) &&
+    if (as->private.enabled == (dmar || ir) &&
         MEMORY_REGION(&as->iommu)->enabled == translated) {
         return;
     }
@@ -286,6 +285,8 @@ static void vtd_space_init_regions(VTDAddressSpace *as)
                              "vtd-dmar", UINT64_MAX);
     memory_region_init_io(&as->interrupts, owner, &vtd_interrupt_ops, as,
                           "vtd-ir", VTD_IR_RANGE_SIZE);
+    memory_region_set_enabled(&as->private, false);
+    memory_region_set_enabled(MEMORY_REGION(&as->iommu), false);
     memory_region_add_subregion(&as->root, 0, &as->shared_alias);
     memory_region_add_subregion(&as->root, 0, &as->private);
     memory_region_add_subregion(&as->private, 0, &as->system_alias);

@@ -57,6 +57,9 @@
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
 
+/* The unit's own accesses are to memory: they reach no device */
+#define VTD_MEMORY_ONLY                ((MemTxAttrs) { .memory = true })
+
 /** VTDFault: one fault, as a value */
 typedef struct VTDFault {
     VTDFaultReason reason;

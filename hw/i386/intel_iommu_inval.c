@@ -340,7 +340,7 @@ static VTDQueueError vtd_desc_wait(VTDUnit *unit, const uint64_t *d)
     if (d[0] & VTD_INV_WAIT_SW) {
         trace_vtd_inv_desc_wait_sw(addr, le32_to_cpu(data));
         if (address_space_write(&address_space_memory, addr,
-                                (MemTxAttrs) { .memory = true },
+                                VTD_MEMORY_ONLY,
                                 &data, sizeof(data)) != MEMTX_OK) {
             trace_vtd_inv_desc_wait_write_fail(d[1], d[0]);
             qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: status address 0x%"

@@ -37,9 +37,9 @@ typedef struct VTDIOTLBEntry {
     aligned_uint64_t began;
 } VTDIOTLBEntry;
 
-#define VTD_DATA_FRAME                 0, 40
-#define VTD_DATA_DOMAIN                40, 16
-#define VTD_DATA_PERM                  56, 2
+#define VTD_DATA_FRAME                 MAKE_64BIT_MASK(0, 40)
+#define VTD_DATA_DOMAIN                MAKE_64BIT_MASK(40, 16)
+#define VTD_DATA_PERM                  MAKE_64BIT_MASK(56, 2)
 
 /* Two cache lines */
 typedef struct VTDIOTLBSet {
@@ -78,12 +78,14 @@ static inline uint64_t vtd_load(const aligned_uint64_t *p)
 {
     uint64_t v = qatomic_read_u64(p);
 
+    /* Acquire: what the caller reads next is no older than @p */
     smp_mb();
     return v;
 }
 
 static inline void vtd_store(aligned_uint64_t *p, uint64_t v)
 {
+    /* Release: what the caller wrote before is seen with @p */
     smp_mb();
     qatomic_set_u64(p, v);
 }

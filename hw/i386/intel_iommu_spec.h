@@ -3,8 +3,7 @@
  *
  * Nothing but the bits of the "Intel Virtualization Technology for Directed
  * I/O" architecture specification, revision 4.1.  Section numbers below are
- * that document's.  Multi-bit fields are given as (shift, length) for
- * extract64()/deposit64(), single bits and fixed values as masks.
+ * that document's.  Fields, of one bit or more, are given as masks.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,12 +12,12 @@
 #define HW_I386_INTEL_IOMMU_SPEC_H
 
 #include "qemu/bitops.h"
+#include "qemu/host-utils.h"
 
-/* Field access: the second macro argument list is the (shift, length) pair */
-#define VTD_GET_(v, shift, len)        extract64((v), (shift), (len))
-#define VTD_GET(v, field)              VTD_GET_(v, field)
-#define VTD_PUT_(shift, len, x)        deposit64(0, (shift), (len), (x))
-#define VTD_PUT(field, x)              VTD_PUT_(field, x)
+/* Fields are masks: take one out of a value, or put a value into place */
+#define VTD_GET(v, field)              (((v) & (field)) >> ctz64(field))
+#define VTD_PUT(field, x)              (((uint64_t)(x) << ctz64(field)) & \
+                                        (field))
 
 /* All structures that hardware walks are found by 4 KiB frame */
 #define VTD_PAGE_SHIFT                 12
@@ -63,13 +62,13 @@
 #define VTD_CAP_SAGAW_48bit            (1ULL << 10)
 #define VTD_CAP_SAGAW_SHIFT            8
 #define VTD_CAP_SAGAW_MASK             (0x1fULL << VTD_CAP_SAGAW_SHIFT)
-#define VTD_CAP_MGAW_FIELD             16, 6
-#define VTD_CAP_FRO_FIELD              24, 10
+#define VTD_CAP_MGAW_FIELD             MAKE_64BIT_MASK(16, 6)
+#define VTD_CAP_FRO_FIELD              MAKE_64BIT_MASK(24, 10)
 #define VTD_CAP_SLLPS_2M               (1ULL << 34)
 #define VTD_CAP_SLLPS_1G               (1ULL << 35)
 #define VTD_CAP_PSI                    (1ULL << 39)
-#define VTD_CAP_NFR_FIELD              40, 8
-#define VTD_CAP_MAMV_FIELD             48, 6
+#define VTD_CAP_NFR_FIELD              MAKE_64BIT_MASK(40, 8)
+#define VTD_CAP_MAMV_FIELD             MAKE_64BIT_MASK(48, 6)
 #define VTD_CAP_DWD                    (1ULL << 54)
 #define VTD_CAP_DRD                    (1ULL << 55)
 #define VTD_CAP_FS1GP                  (1ULL << 56)
@@ -91,7 +90,7 @@
 #define VTD_ECAP_EIM                   (1ULL << 4)
 #define VTD_ECAP_PT                    (1ULL << 6)
 #define VTD_ECAP_SC                    (1ULL << 7)
-#define VTD_ECAP_IRO_FIELD             8, 10
+#define VTD_ECAP_IRO_FIELD             MAKE_64BIT_MASK(8, 10)
 #define VTD_ECAP_IRO                   VTD_PUT(VTD_ECAP_IRO_FIELD, \
                                                DMAR_IVA_REG >> 4)
 #define VTD_MHMV                       15
@@ -118,18 +117,18 @@
 #define VTD_GSTS_CFIS                  (1U << 23)
 
 /* Section 11.4.5: Root Table Address Register */
-#define VTD_RTADDR_TTM_FIELD           10, 2
+#define VTD_RTADDR_TTM_FIELD           MAKE_64BIT_MASK(10, 2)
 #define VTD_TTM_LEGACY                 0
 #define VTD_TTM_SCALABLE               1
 #define VTD_TTM_ABORT                  3
 
 /* Section 11.4.6.1: Context Command Register */
 #define VTD_CCMD_ICC                   (1ULL << 63)
-#define VTD_CCMD_CIRG_FIELD            61, 2
-#define VTD_CCMD_CAIG_FIELD            59, 2
-#define VTD_CCMD_FM_FIELD              32, 2
-#define VTD_CCMD_SID_FIELD             16, 16
-#define VTD_CCMD_DID_FIELD             0, 16
+#define VTD_CCMD_CIRG_FIELD            MAKE_64BIT_MASK(61, 2)
+#define VTD_CCMD_CAIG_FIELD            MAKE_64BIT_MASK(59, 2)
+#define VTD_CCMD_FM_FIELD              MAKE_64BIT_MASK(32, 2)
+#define VTD_CCMD_SID_FIELD             MAKE_64BIT_MASK(16, 16)
+#define VTD_CCMD_DID_FIELD             MAKE_64BIT_MASK(0, 16)
 
 /* Sections 11.4.6.2 and 6.5.2.1: granularities of context invalidation */
 #define VTD_CC_GLOBAL                  1
@@ -138,12 +137,12 @@
 
 /* Section 11.4.6.2: IOTLB Invalidate Register, Invalidate Address Register */
 #define VTD_IOTLB_IVT                  (1ULL << 63)
-#define VTD_IOTLB_IIRG_FIELD           60, 2
-#define VTD_IOTLB_IAIG_FIELD           57, 2
-#define VTD_IOTLB_DID_FIELD            32, 16
+#define VTD_IOTLB_IIRG_FIELD           MAKE_64BIT_MASK(60, 2)
+#define VTD_IOTLB_IAIG_FIELD           MAKE_64BIT_MASK(57, 2)
+#define VTD_IOTLB_DID_FIELD            MAKE_64BIT_MASK(32, 16)
 #define VTD_IOTLB_WMASK                0xb003ffff00000000ULL
 #define VTD_IVA_ADDR_MASK              VTD_PAGE_MASK
-#define VTD_IVA_AM_FIELD               0, 6
+#define VTD_IVA_AM_FIELD               MAKE_64BIT_MASK(0, 6)
 
 /* Sections 11.4.6.2 and 6.5.2.3: granularities of IOTLB invalidation */
 #define VTD_IOTLB_GLOBAL               1
@@ -156,23 +155,23 @@
 #define VTD_FSTS_IQE                   (1U << 4)
 #define VTD_FSTS_ICE                   (1U << 5)
 #define VTD_FSTS_ITE                   (1U << 6)
-#define VTD_FSTS_FRI_FIELD             8, 8
+#define VTD_FSTS_FRI_FIELD             MAKE_64BIT_MASK(8, 8)
 #define VTD_FECTL_IM                   (1U << 31)
 #define VTD_FECTL_IP                   (1U << 30)
 
 /* Section 11.4.7.7: Fault Recording Registers, high quadword */
 #define VTD_FRCD_F                     (1ULL << 63)
 #define VTD_FRCD_T1_READ               (1ULL << 62)
-#define VTD_FRCD_AT_FIELD              60, 2
-#define VTD_FRCD_FR_FIELD              32, 8
-#define VTD_FRCD_SID_FIELD             0, 16
+#define VTD_FRCD_AT_FIELD              MAKE_64BIT_MASK(60, 2)
+#define VTD_FRCD_FR_FIELD              MAKE_64BIT_MASK(32, 8)
+#define VTD_FRCD_SID_FIELD             MAKE_64BIT_MASK(0, 16)
 /* Section 7.2.1: the low quadword of an interrupt remapping fault */
-#define VTD_FRCD_INDEX_FIELD           48, 16
+#define VTD_FRCD_INDEX_FIELD           MAKE_64BIT_MASK(48, 16)
 
 /* Section 11.4.8: Invalidation Queue registers */
 #define VTD_IQ_OFFSET_MASK             0x7fff0ULL
 #define VTD_IQA_DW                     (1ULL << 11)
-#define VTD_IQA_QS_FIELD               0, 3
+#define VTD_IQA_QS_FIELD               MAKE_64BIT_MASK(0, 3)
 #define VTD_ICS_IWC                    (1U << 0)
 #define VTD_IECTL_IM                   VTD_FECTL_IM
 #define VTD_IECTL_IP                   VTD_FECTL_IP
@@ -190,7 +189,7 @@ typedef enum VTDQueueError {
 
 /* Section 11.4.9: Interrupt Remapping Table Address Register */
 #define VTD_IRTA_EIME                  (1ULL << 11)
-#define VTD_IRTA_S_FIELD               0, 4
+#define VTD_IRTA_S_FIELD               MAKE_64BIT_MASK(0, 4)
 
 /* Section 9.1: root entry, low quadword (the high one is reserved) */
 #define VTD_ROOT_P                     (1ULL << 0)
@@ -199,10 +198,10 @@ typedef enum VTDQueueError {
 /* Section 9.3: context entry, legacy mode */
 #define VTD_CTX_P                      (1ULL << 0)
 #define VTD_CTX_FPD                    (1ULL << 1)
-#define VTD_CTX_TT_FIELD               2, 2
+#define VTD_CTX_TT_FIELD               MAKE_64BIT_MASK(2, 2)
 #define VTD_CTX_RSVD_LOW               0xff0ULL
-#define VTD_CTX_HI_AW_FIELD            0, 3
-#define VTD_CTX_HI_DID_FIELD           8, 16
+#define VTD_CTX_HI_AW_FIELD            MAKE_64BIT_MASK(0, 3)
+#define VTD_CTX_HI_DID_FIELD           MAKE_64BIT_MASK(8, 16)
 #define VTD_CTX_HI_RSVD                0xffffffffff000080ULL
 #define VTD_TT_UNTRANSLATED            0
 #define VTD_TT_DEVICE_TLB              1
@@ -224,16 +223,16 @@ typedef enum VTDQueueError {
 #define VTD_IRTE_DM                    (1ULL << 2)
 #define VTD_IRTE_RH                    (1ULL << 3)
 #define VTD_IRTE_TM                    (1ULL << 4)
-#define VTD_IRTE_DLM_FIELD             5, 3
+#define VTD_IRTE_DLM_FIELD             MAKE_64BIT_MASK(5, 3)
 #define VTD_IRTE_IM                    (1ULL << 15)
-#define VTD_IRTE_V_FIELD               16, 8
-#define VTD_IRTE_DST_FIELD             32, 32
-#define VTD_IRTE_DST_XAPIC_FIELD       40, 8
+#define VTD_IRTE_V_FIELD               MAKE_64BIT_MASK(16, 8)
+#define VTD_IRTE_DST_FIELD             MAKE_64BIT_MASK(32, 32)
+#define VTD_IRTE_DST_XAPIC_FIELD       MAKE_64BIT_MASK(40, 8)
 #define VTD_IRTE_RSVD                  0xff00f000ULL
 #define VTD_IRTE_RSVD_XAPIC            0xffff00ffff00f000ULL
-#define VTD_IRTE_HI_SID_FIELD          0, 16
-#define VTD_IRTE_HI_SQ_FIELD           16, 2
-#define VTD_IRTE_HI_SVT_FIELD          18, 2
+#define VTD_IRTE_HI_SID_FIELD          MAKE_64BIT_MASK(0, 16)
+#define VTD_IRTE_HI_SQ_FIELD           MAKE_64BIT_MASK(16, 2)
+#define VTD_IRTE_HI_SVT_FIELD          MAKE_64BIT_MASK(18, 2)
 #define VTD_IRTE_HI_RSVD               0xfffffffffff00000ULL
 #define VTD_SVT_NONE                   0
 #define VTD_SVT_SID                    1
@@ -244,14 +243,14 @@ typedef enum VTDQueueError {
 #define VTD_IR_RANGE_SIZE              0x100000ULL
 #define VTD_IR_ADDR_FORMAT             (1ULL << 4)
 #define VTD_IR_ADDR_SHV                (1ULL << 3)
-#define VTD_IR_ADDR_HANDLE_FIELD       5, 15
-#define VTD_IR_ADDR_HANDLE15_FIELD     2, 1
-#define VTD_IR_DATA_SUBHANDLE_FIELD    0, 16
+#define VTD_IR_ADDR_HANDLE_FIELD       MAKE_64BIT_MASK(5, 15)
+#define VTD_IR_ADDR_HANDLE15_FIELD     MAKE_64BIT_MASK(2, 1)
+#define VTD_IR_DATA_SUBHANDLE_FIELD    MAKE_64BIT_MASK(0, 16)
 #define VTD_IR_DATA_RSVD               0xffff0000U
 
 /* Section 6.5.2: descriptor types of the invalidation queue */
-#define VTD_INV_TYPE_FIELD             0, 4
-#define VTD_INV_TYPE_HIGH_FIELD        9, 3
+#define VTD_INV_TYPE_FIELD             MAKE_64BIT_MASK(0, 4)
+#define VTD_INV_TYPE_HIGH_FIELD        MAKE_64BIT_MASK(9, 3)
 #define VTD_INV_CC                     1
 #define VTD_INV_IOTLB                  2
 #define VTD_INV_DEVTLB                 3
@@ -259,32 +258,32 @@ typedef enum VTDQueueError {
 #define VTD_INV_WAIT                   5
 
 /* Section 6.5.2.1: context-cache invalidate */
-#define VTD_INV_CC_G_FIELD             4, 2
-#define VTD_INV_CC_DID_FIELD           16, 16
-#define VTD_INV_CC_SID_FIELD           32, 16
-#define VTD_INV_CC_FM_FIELD            48, 2
+#define VTD_INV_CC_G_FIELD             MAKE_64BIT_MASK(4, 2)
+#define VTD_INV_CC_DID_FIELD           MAKE_64BIT_MASK(16, 16)
+#define VTD_INV_CC_SID_FIELD           MAKE_64BIT_MASK(32, 16)
+#define VTD_INV_CC_FM_FIELD            MAKE_64BIT_MASK(48, 2)
 #define VTD_INV_CC_RSVD                0xfffc00000000ffc0ULL
 /* Section 6.5.2.3: IOTLB invalidate */
-#define VTD_INV_IOTLB_G_FIELD          4, 2
-#define VTD_INV_IOTLB_DID_FIELD        16, 16
+#define VTD_INV_IOTLB_G_FIELD          MAKE_64BIT_MASK(4, 2)
+#define VTD_INV_IOTLB_DID_FIELD        MAKE_64BIT_MASK(16, 16)
 #define VTD_INV_IOTLB_RSVD             0xffffffff0000ff00ULL
-#define VTD_INV_IOTLB_HI_AM_FIELD      0, 6
+#define VTD_INV_IOTLB_HI_AM_FIELD      MAKE_64BIT_MASK(0, 6)
 #define VTD_INV_IOTLB_HI_RSVD          0xf80ULL
 /* Section 6.5.2.5: device-TLB invalidate */
-#define VTD_INV_DEVTLB_SID_FIELD       32, 16
+#define VTD_INV_DEVTLB_SID_FIELD       MAKE_64BIT_MASK(32, 16)
 #define VTD_INV_DEVTLB_RSVD            0x000f0000ffe00ff0ULL
 #define VTD_INV_DEVTLB_HI_S            (1ULL << 0)
 #define VTD_INV_DEVTLB_HI_RSVD         0xffeULL
 /* Section 6.5.2.7: interrupt entry cache invalidate */
 #define VTD_INV_IEC_INDEX              (1ULL << 4)
-#define VTD_INV_IEC_IM_FIELD           27, 5
-#define VTD_INV_IEC_IIDX_FIELD         32, 16
+#define VTD_INV_IEC_IM_FIELD           MAKE_64BIT_MASK(27, 5)
+#define VTD_INV_IEC_IIDX_FIELD         MAKE_64BIT_MASK(32, 16)
 #define VTD_INV_IEC_RSVD               0xffff000007ffffe0ULL
 /* Section 6.5.2.8: invalidation wait */
 #define VTD_INV_WAIT_IF                (1ULL << 4)
 #define VTD_INV_WAIT_SW                (1ULL << 5)
 #define VTD_INV_WAIT_RSVD              0xffffff80ULL
-#define VTD_INV_WAIT_DATA_FIELD        32, 32
+#define VTD_INV_WAIT_DATA_FIELD        MAKE_64BIT_MASK(32, 32)
 #define VTD_INV_WAIT_HI_ADDR_MASK      (~3ULL)
 #define VTD_INV_WAIT_HI_RSVD           3ULL
 

@@ -60,7 +60,7 @@ static inline uint64_t vtd_host_mask(const VTDCapDesc *cap)
 }
 
 /**
- * vtd_tables_lookup: find out what a requester may do (sections 3.4.2, 9.1, 9.3)
+ * vtd_tables_lookup: what may a requester do? (sections 3.4.2, 9.1 and 9.3)
  * @mem: how tables are read
  * @cap: what the unit offers
  * @root: guest-physical address of the root table, legacy mode

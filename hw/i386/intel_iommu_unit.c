@@ -20,7 +20,7 @@ static bool vtd_memory_read(void *opaque, uint64_t addr, uint64_t *words,
                             unsigned n)
 {
     if (address_space_read(&address_space_memory, addr,
-                           (MemTxAttrs) { .memory = true },
+                           VTD_MEMORY_ONLY,
                            words, n * sizeof(*words)) != MEMTX_OK) {
         return false;
     }
@@ -44,7 +44,7 @@ void vtd_send_interrupt(VTDUnit *unit, uint64_t address, uint32_t data)
     if ((uint32_t)address - VTD_IR_ADDR_BASE < VTD_IR_RANGE_SIZE) {
         apic_get_class(NULL)->send_msi(&msg);
     } else if (address_space_write(&address_space_memory, address,
-                                   (MemTxAttrs) { .memory = true },
+                                   VTD_MEMORY_ONLY,
                                    &le, sizeof(le)) != MEMTX_OK) {
         qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: event message to 0x%"
                       PRIx64 ", which is neither an APIC nor memory\n",

@@ -274,7 +274,7 @@ typedef enum QVtdReason {
  * In every domain made by qvtd_domain_new() this page is writable and leads
  * to QVtdDomain.bounce: the way by which the tests see what a device has read.
  */
-#define QVTD_BOUNCE_IOVA        0x3ffff000ULL
+#define QVTD_BOUNCE_IOVA        0x6000000000ULL
 
 /* An edu device that masks no address bits (docs/specs/edu.rst) */
 #define QVTD_EDU                "-device edu,dma_mask=0xffffffffffffffff"
