@@ -5,6 +5,7 @@ Real commits are made in build/git, and git writes the mails.  Nothing is
 sent, and nobody's name is put under anything unless it was given.
 """
 
+import email.utils
 import os
 import re
 import shutil
@@ -79,6 +80,9 @@ def _fill_cover(out):
     subject, body = _cover()
     text = text.replace('*** SUBJECT HERE ***', subject, 1)
     text = text.replace('*** BLURB HERE ***', body, 1)
+    # git dates the letter by the clock, and the mails by their commits
+    when = email.utils.formatdate(int(_date().split()[0]))
+    text = re.sub(r'^Date: .*$', f'Date: {when}', text, count=1, flags=re.M)
     work.write_file(path, text)
 
 
