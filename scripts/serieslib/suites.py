@@ -138,6 +138,11 @@ def _run_meson(chosen):
 
 # Counting -------------------------------------------------------------------
 
+def _plain(name):
+    """"files" of meson's "qemu-series:series / files"."""
+    return name.rpartition(' / ')[2]
+
+
 def _programs(logs):
     """{test: result} of the programs that ran."""
     results = {}
@@ -146,9 +151,7 @@ def _programs(logs):
                   encoding='utf-8') as file:
             for line in file:
                 test = json.loads(line)
-                # "suite / name" where a project has several suites
-                name = test['name'].rpartition(' / ')[2]
-                results[name] = test['result']
+                results[_plain(test['name'])] = test['result']
     except (OSError, ValueError) as err:
         say.warn(f'no results of a test run: {err}')
     return results
@@ -173,7 +176,7 @@ def _subtests(logs):
             elif case.find('failure') is not None or \
                     case.find('error') is not None:
                 result = 'failed'
-            found.setdefault(test, []).append((case.get('name'), result))
+            found.setdefault(_plain(test), []).append((case.get('name'), result))
     return found
 
 

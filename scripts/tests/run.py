@@ -437,7 +437,7 @@ class Count(unittest.TestCase):
                       for name, result in programs.items())
         with tempfile.TemporaryDirectory() as logs:
             write(logs, {'testlog.json': log, 'testlog.junit.xml':
-                         '<testsuites><testsuite name="p.a">' + cases
+                         '<testsuites><testsuite name="p.p:s / a">' + cases
                          + '</testsuite></testsuites>'})
             counts, bad = suites.count(logs, chosen)
         self.assertEqual(len(bad), counts['failed'])
