@@ -67,7 +67,10 @@ def _python_path():
 
 def environment():
     """For configure and for ninja, which runs meson again when it must."""
-    env = dict(os.environ, CCACHE_NOHASHDIR='1')
+    # ccache then shares what is the same in stock and ours, and in other
+    # checkouts.
+    env = dict(os.environ, CCACHE_NOHASHDIR='1',
+               CCACHE_BASEDIR=os.path.realpath(work.BUILD))
     # A caller's Python, and make's own variables, are not for QEMU's build.
     for name in ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'MAKEFLAGS',
                  'MFLAGS', 'MAKELEVEL'):
