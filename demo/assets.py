@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest is made of: Debian's kernels, SeaBIOS, the initramfs."""
+
+import os
+from pathlib import Path
+import shutil
+import sys
+
+from debian import Apt, DebianError
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP / 'tests/functional'))
+
+from vtd_guest import Kernel, build_initramfs          # noqa: E402
+from vtd_guest.image import extract_vmlinux, find_busybox   # noqa: E402
+
+GUEST = Path(os.environ.get('GUEST_DIR', TOP / 'build/guest'))
+
+# Which release of Debian has it.  SeaBIOS before 1.16.3 (Debian 12) waits 32
+# seconds for an answer that QEMU's AHCI has not given since QEMU 8.1.
+KERNELS = {'6.1': 'bookworm', '6.12': 'trixie'}
+SEABIOS_SUITE = 'trixie'
+
+# Four fifths of the modules, which no test will ever load
+UNNEEDED = tuple(f'**/modules/*/kernel/{name}' for name in (
+    'sound', 'drivers/gpu', 'drivers/media', 'drivers/staging',
+    'drivers/infiniband', 'drivers/net/wireless', 'drivers/iio',
+    'drivers/hwmon', 'drivers/input', 'drivers/mtd', 'drivers/isdn'))
+
+
+def _remove_leftovers():
+    """Scratch directories of runs that were killed"""
+    for path in GUEST.glob('.apt-*'):
+        pid = path.name.split('-')[1]
+        if not Path('/proc', pid).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def fetch(versions, say=print):
+    """Get what is missing of these kernels and of SeaBIOS."""
+    wanted = {('seabios', SEABIOS_SUITE): GUEST / 'seabios'}
+    for version in versions:
+        wanted['linux', KERNELS[version]] = GUEST / f'linux-{version}'
+    missing = {k: v for k, v in wanted.items() if not v.is_dir()}
+    if not missing:
+        return
+    GUEST.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers()
+    # One release at a time, so that a name means one package
+    for suite in sorted({suite for _, suite in missing}):
+        say(f'guest: reading the package lists of Debian {suite}')
+        with Apt([suite], GUEST) as apt:
+            for (name, of_suite), target in missing.items():
+                if of_suite == suite:
+                    _fetch_one(apt, name, suite, target, say)
+
+
+def _fetch_one(apt, name, suite, target, say):
+    if name == 'linux':
+        name = apt.dependency('linux-image-amd64', suite, 'linux-image-[0-9]')
+    say(f'guest: downloading {name} from Debian {suite}')
+    apt.unpack(name, target, without=UNNEEDED)
+
+
+def kernel(version='6.1', say=print):
+    """A Kernel, from '6.1', '6.12' or the path of a vmlinuz-VERSION"""
+    if '/' in version:
+        return Kernel(version)
+    if version not in KERNELS:
+        raise DebianError(f'KERNEL={version}: give one of '
+                          + ', '.join(KERNELS) + ', or the path of a '
+                          'vmlinuz-VERSION that has its modules beside it')
+    fetch([version], say)
+    images = sorted((GUEST / f'linux-{version}/boot').glob('vmlinuz-*'))
+    if not images:
+        raise DebianError(f'{GUEST}/linux-{version} holds no kernel: remove '
+                          'this directory and try again')
+    return Kernel(images[-1])
+
+
+def bios():
+    """SeaBIOS as fetched, or None to let QEMU use its own"""
+    path = GUEST / 'seabios/usr/share/seabios/bios-256k.bin'
+    return path if path.is_file() else None
+
+
+def boot_files(kernel):
+    """(kernel to boot, initramfs)"""
+    return extract_vmlinux(kernel, GUEST), build_initramfs(kernel, GUEST)
+
+
+def test_environment(say=print):
+    """The variables that tests/functional/test_x86_64_vtd_*.py read"""
+    fetch(KERNELS, say)
+    old, new = kernel('6.1'), kernel('6.12')
+    find_busybox()
+    for each in (old, new):
+        boot_files(each)
+    return {'QEMU_TEST_VTD_KERNEL': old.path,
+            'QEMU_TEST_VTD_KERNEL2': new.path,
+            'QEMU_TEST_VTD_BIOS': bios(),
+            'QEMU_TEST_VTD_CACHE': GUEST}
