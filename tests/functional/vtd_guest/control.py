@@ -141,16 +141,19 @@ class Control:
         self.socket.sendall(f'{self.number} {command}\n'.encode())
         return self.number
 
-    def run(self, command, timeout=60, check=True):
-        """Run a shell command in the guest and return what it prints."""
-        number = self.send(command)
+    def finish(self, number, timeout, what, check=True):
+        """Wait for the end of a command that send() has started."""
         match, output = self._receive_until(
-            rb'\n?@@END %d (\d+)\n' % number, timeout, command)
+            rb'\n?@@END %d (\d+)\n' % number, timeout, what)
         text = output.decode('utf-8', 'replace').replace('\r', '')
         if check and match.group(1) != b'0':
-            raise GuestFailure(f'{command}: status {match.group(1).decode()}: '
+            raise GuestFailure(f'{what}: status {match.group(1).decode()}: '
                                + text.strip()[-300:])
         return text
+
+    def run(self, command, timeout=60, check=True):
+        """Run a shell command in the guest and return what it prints."""
+        return self.finish(self.send(command), timeout, command, check)
 
     def facts(self, command, timeout=60):
         """The 'key=value' lines that a command prints, as a list of pairs"""

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# A Linux guest that starts anew, or sleeps and wakes, with the VT-d unit
+# translating and its devices busy: reset, reboot, kexec, crash kernel, S3.
+#
+# See vtd_guest/testcase.py for the variables that name the guest's kernel.
+
+import os
+import tarfile
+
+from vtd_guest import nic_pair
+from vtd_guest.testcase import GSTS, VTDGuestTest
+
+DISKS = ['vda', 'nvme0n1', 'sda']
+LOOPS = DISKS + ['net']
+
+
+class VTDRestart(VTDGuestTest):
+
+    def boot_all(self, append='', devices=()):
+        self.disks = self.new_disks('virtio', 'nvme', 'ahci')
+        return self.boot('intremap=on', self.disks, append,
+                         nic_pair() + list(devices))
+
+    def start_busy(self):
+        self.guest.run('start_loops ' + ' '.join(DISKS))
+        self.guest.run('start_net_loop e1000e virtio_net')
+        self.wait_loops(LOOPS)
+
+    def assert_all_works(self):
+        self.assert_unit_on()
+        self.assert_domains('DMA-FQ')
+        for disk in self.disks:
+            self.assert_disk_works(disk)
+        self.assert_network_works()
+        self.assertIn('IR-IO-APIC', self.irq_counts())
+        self.assert_quiet()
+
+    def test_reset_and_reboot(self):
+        guest = self.boot_all()
+        self.start_busy()
+        self.assert_quiet()
+        # In the same stopped state: what the unit holds before and after
+        self.vm.cmd('stop')
+        self.assert_unit_on()
+        self.vm.cmd('system_reset')
+        self.assertEqual(self.register(GSTS), 0, 'GSTS after reset')
+        self.vm.cmd('cont')
+        guest.forgive()
+        guest.wait_ready()
+        self.assert_all_works()
+
+        self.start_busy()
+        guest.forgive()
+        guest.send('reboot -f')
+        guest.wait_ready()
+        self.assert_all_works()
+
+    def kexec_archive(self):
+        """A disk image with the kernel and the initramfs for kexec-load"""
+        _, initramfs = self.boot_files(self.kernel)
+        path = self.scratch_file('kexec.tar')
+        with tarfile.open(path, 'w') as archive:
+            archive.add(self.kernel.path, 'kernel')
+            archive.add(initramfs, 'initramfs')
+        os.truncate(path, (os.path.getsize(path) | 0xffff) + 1)
+        return ['-blockdev', 'driver=raw,node-name=files,read-only=on,'
+                f'file.driver=file,file.filename={path}',
+                '-device', 'nvme,serial=files,drive=files', '-m', '1024']
+
+    def test_kexec(self):
+        """
+        The first kernel starts a second one with the devices busy; that one
+        crashes, and the crash kernel takes over tables that are in use.
+        """
+        guest = self.boot_all('crashkernel=256M', self.kexec_archive())
+        self.start_busy()
+        guest.run('cat /proc/cmdline > /tmp/cmdline; '
+                  'tar xf /dev/nvme1n1 -C /tmp', 120)
+        self.assert_quiet()
+        guest.forgive()
+        guest.send('kexec-load /tmp/kernel /tmp/initramfs '
+                   '"$(cat /tmp/cmdline)"')
+        guest.wait_ready(200)
+        self.assertNotIn('SeaBIOS', guest.new_log_text())
+        self.assert_all_works()
+
+        guest.run('tar xf /dev/nvme1n1 -C /tmp', 120)
+        guest.run('kexec-load -p /tmp/kernel /tmp/initramfs '
+                  '"$(cat /proc/cmdline | sed s/crashkernel=256M//) '
+                  'nr_cpus=1 irqpoll reset_devices"', 120)
+        self.start_busy()
+        guest.forgive()
+        guest.watch = False
+        guest.send('echo c > /proc/sysrq-trigger')
+        guest.wait_ready(200)
+        guest.watch = True
+        log = guest.new_log_text()
+        self.assertIn('sysrq triggered crash', log)
+        self.assertIn('Translation already enabled - trying to copy '
+                      'translation structures', log)
+        self.assertIn('Copied translation tables from previous kernel', log)
+        self.assertIn('Copied IR table for dmar0 from previous kernel', log)
+        guest.forgive()
+        self.assert_all_works()
+
+    def test_sleep_and_wake(self):
+        guest = self.boot_all()
+        for _ in range(2):
+            self.start_busy()
+            command = guest.send('echo mem > /sys/power/state')
+            self.vm.event_wait('SUSPEND', 60)
+            self.vm.cmd('system_wakeup')
+            self.vm.event_wait('WAKEUP', 10)
+            guest.finish(command, 120, 'sleep and wake')
+            self.assertIn('ACPI: PM: Waking up from system sleep state S3',
+                          guest.new_log_text())
+            self.wait_loops(LOOPS, timeout=120)
+            guest.run('stop_loops')
+            self.assert_all_works()
+            guest.forgive()
+
+
+if __name__ == '__main__':
+    VTDGuestTest.main()
