@@ -4,11 +4,8 @@
 
 BUILD ?= default
 SERIES := /usr/bin/python3 scripts/series
-MESON := PATH="$(CURDIR)/build/tools/usr/bin:$$PATH" \
-	PYTHONPATH="$(CURDIR)/build/tools/usr/lib/python3/dist-packages" meson
-CHECK := build/check
 
-export QEMU_SRC
+export QEMU_SRC SIGNOFF
 
 help:
 	@echo 'make demo        boot a Linux guest behind our VT-d unit and show what works'
@@ -35,36 +32,19 @@ demo shell: deps
 	@$(SERIES) build
 	@QEMU=$(CURDIR)/build/obj/default/qemu-system-x86_64 demo/run $@
 
-check-build: deps
-	@$(SERIES) build
-	@$(SERIES) build --kind asan
-	@$(SERIES) build --kind stock
-	@demo/run assets
-	@KERNEL=6.12 demo/run assets
+# TEST names one test or several; the last line counts what really ran
+check: deps
+	@$(SERIES) test $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
 
-# meson of the build tools, set up once; the tests' results are counted in the
-# end, from what really ran
-$(CHECK)/build.ninja:
-	@mkdir -p build/log
-	@$(MESON) setup $(CHECK) . >build/log/check-setup.log 2>&1 || \
-		{ tail -n 15 build/log/check-setup.log; rm -rf $(CHECK); exit 1; }
-
-run-tests = rm -f $(CHECK)/meson-logs/testlog.junit.xml; \
-	$(MESON) test -C $(CHECK) --no-rebuild --print-errorlogs --num-processes 2 \
-	$(1) $(TEST) </dev/null; $(SERIES) summary $(CHECK)
-
-check: check-build $(CHECK)/build.ninja
-	@$(call run-tests,$(if $(SUITE),--suite $(SUITE),--no-suite long))
-
-check-long: check-build $(CHECK)/build.ninja
+check-long: deps
 	@sh scripts/deps scripts/packages-long
-	@$(call run-tests,$(if $(SUITE),--suite $(SUITE)))
+	@$(SERIES) test --long $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
 
 series quilt:
 	@[ -n "$(OUT)" ] || { echo 'make $@: say where to: OUT=DIR' >&2; exit 1; }
 	@$(MAKE) --no-print-directory deps
 	@$(SERIES) export $(if $(filter quilt,$@),--quilt) \
-		$(if $(SIGNOFF),--signoff '$(SIGNOFF)') '$(OUT)'
+		$(if $(SIGNOFF),--signoff "$$SIGNOFF") '$(OUT)'
 
 clean:
 	rm -rf build/ours/obj build/asan build/stock/obj build/check build/each build/docs
@@ -72,5 +52,5 @@ clean:
 distclean:
 	rm -rf build
 
-.PHONY: help deps build demo shell check-build check check-long series quilt clean distclean
+.PHONY: help deps build demo shell check check-long series quilt clean distclean
 .NOTPARALLEL:

@@ -134,21 +134,24 @@ static bool vtd_decide_eim(IntelIOMMUState *s, Error **errp)
     return true;
 }
 
+/* With first-stage translation there is no 3-level paging */
 static bool vtd_check_width(IntelIOMMUState *s, Error **errp)
 {
-    if (s->flts && s->aw_bits != VTD_HOST_AW_48BIT) {
+    const char *mode = s->scalable_mode ? "Scalable mode(flts=off)"
+                                        : "Legacy mode";
+
+    if (s->aw_bits == VTD_HOST_AW_48BIT ||
+        (s->aw_bits == VTD_HOST_AW_39BIT && !s->flts)) {
+        return true;
+    }
+    if (s->flts) {
         error_setg(errp, "Scalable mode(flts=on): supported value for "
                    "aw-bits is: %d", VTD_HOST_AW_48BIT);
-        return false;
-    }
-    if (s->aw_bits != VTD_HOST_AW_39BIT && s->aw_bits != VTD_HOST_AW_48BIT) {
+    } else {
         error_setg(errp, "%s: supported values for aw-bits are: %d, %d",
-                   s->scalable_mode ? "Scalable mode(flts=off)"
-                                    : "Legacy mode",
-                   VTD_HOST_AW_39BIT, VTD_HOST_AW_48BIT);
-        return false;
+                   mode, VTD_HOST_AW_39BIT, VTD_HOST_AW_48BIT);
     }
-    return true;
+    return false;
 }
 
 /* The order decides which of several mistakes is told */
@@ -276,17 +279,17 @@ static void vtd_class_init(ObjectClass *klass, void *data)
     DeviceClass *dc = DEVICE_CLASS(klass);
     X86IOMMUClass *xc = X86_IOMMU_DEVICE_CLASS(klass);
 
+    dc->desc = "Intel IOMMU (VT-d) DMA Remapping device";
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+    dc->user_creatable = true;
+    dc->hotpluggable = false;
+    device_class_set_props(dc, vtd_properties);
+    dc->vmsd = &vtd_vmstate;
     /*
      * In the last phase: by then devices have been quietened, and no DMA of
      * theirs meets a unit that has just stopped to translate.
      */
     RESETTABLE_CLASS(klass)->phases.exit = vtd_reset_exit;
-    dc->vmsd = &vtd_vmstate;
-    device_class_set_props(dc, vtd_properties);
-    dc->hotpluggable = false;
-    dc->user_creatable = true;
-    dc->desc = "Intel IOMMU (VT-d) DMA Remapping device";
-    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     xc->realize = vtd_realize;
     xc->int_remap = vtd_int_remap;
 }

@@ -28,9 +28,10 @@ uint16_t vtd_sid(VTDAddressSpace *as)
 VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
 {
     VTDUnit *unit = as->unit;
+    uint64_t began = vtd_epochs_now(&unit->epochs);
     uint16_t sid = vtd_sid(as);
-    uint64_t dmar, began;
     VTDFaultReason reason;
+    uint64_t dmar;
 
     if (qatomic_read(&as->cached_sid) != sid) {
         /* Software renumbered the bus: what is cached is somebody else's */
@@ -39,7 +40,6 @@ VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
     } else if (vtd_context_lookup(&as->iotlb, cfg)) {
         return VTD_FR_NONE;
     }
-    began = vtd_epochs_now(&unit->epochs);
     dmar = qatomic_read_u64(&unit->dmar);
     if (VTD_GET(dmar, VTD_RTADDR_TTM_FIELD) != VTD_TTM_LEGACY) {
         *cfg = (VTDConfig) {};

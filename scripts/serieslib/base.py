@@ -234,6 +234,8 @@ def _make(lock, source):
     if os.path.exists(work.BASE_STAMP):
         os.unlink(work.BASE_STAMP)
     work.replace_dir(tree, work.BASE)
+    # The new files may be older than the objects made from the old ones.
+    shutil.rmtree(os.path.join(work.BUILD, 'stock', 'obj'), ignore_errors=True)
     work.write_json(work.BASE_STAMP, record)
     say.info(f'base: QEMU {version} in build/base')
     return record

@@ -67,7 +67,14 @@ def _python_path():
 
 def environment():
     """For configure and for ninja, which runs meson again when it must."""
-    env = dict(os.environ, CCACHE_NOHASHDIR='1')
+    # ccache then shares what is the same in stock and ours, and in other
+    # checkouts.
+    env = dict(os.environ, CCACHE_NOHASHDIR='1',
+               CCACHE_BASEDIR=os.path.realpath(work.BUILD))
+    # A caller's Python, and make's own variables, are not for QEMU's build.
+    for name in ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'MAKEFLAGS',
+                 'MFLAGS', 'MAKELEVEL'):
+        env.pop(name, None)
     path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
     if os.path.isdir(_python_path()):
         env['PYTHONPATH'] = _python_path()
@@ -91,9 +98,14 @@ def _have_tools():
 
 
 def _release():
-    with open('/etc/os-release', encoding='utf-8') as file:
-        match = re.search(r'^VERSION_ID="?(\d+)', file.read(), re.M)
-    return match.group(1) if match else ''
+    try:
+        with open('/etc/os-release', encoding='utf-8') as file:
+            text = file.read()
+    except FileNotFoundError:
+        return ''
+    match = re.search(r'^VERSION_ID="?(\d+)', text, re.M)
+    debian = re.search(r'^ID="?debian"?$', text, re.M)
+    return match.group(1) if match and debian else ''
 
 
 def _fetch_backports(suite):
@@ -104,7 +116,9 @@ def _fetch_backports(suite):
             cwd=half, done=f'meson and pycotap from {suite}')
     tools = work.half('unpacked-tools')
     for package in glob.glob(os.path.join(half, '*.deb')):
-        subprocess.run(['dpkg-deb', '-x', package, tools], check=True)
+        say.run_logged('unpack', ['dpkg-deb', '-x', package, tools],
+                       work.log('unpack-tools'),
+                       done=os.path.basename(package))
     work.replace_dir(tools, work.TOOLS)
 
 
@@ -115,19 +129,17 @@ def ensure_tools():
     suite = BACKPORTS.get(_release())
     if suite:
         _fetch_backports(suite)
-    elif os.geteuid() == 0 and shutil.which('apt-get'):
-        say.run_logged('build tools', ['apt-get', 'install', '-y',
-                                       '--no-install-recommends', 'meson',
-                                       'python3-pycotap'],
-                       work.log('build-tools'))
     if not _have_tools():
-        raise Fail('meson 1.5 or newer and pycotap are needed: install the '
-                   'packages meson and python3-pycotap')
+        raise Fail('meson 1.5 or newer and pycotap are needed: run "make '
+                   'deps", or install the packages meson and python3-pycotap')
 
 
 # Firmware -------------------------------------------------------------------
 
 FIRMWARE = ('/usr/share/seabios', '/usr/lib/ipxe/qemu', '/usr/share/qemu')
+# One file of each package that no guest starts without.
+NEEDED_FIRMWARE = {'bios-256k.bin': 'seabios', 'efi-virtio.rom': 'ipxe-qemu',
+                   'kvmvapic.bin': 'qemu-system-data'}
 
 
 def link_firmware(obj):
@@ -137,8 +149,14 @@ def link_firmware(obj):
         for directory in FIRMWARE:
             for path in glob.glob(directory + '/*'):
                 link = os.path.join(target, os.path.basename(path))
+                if os.path.islink(link) and not os.path.exists(link):
+                    os.unlink(link)     # of a package that is gone
                 if os.path.isfile(path) and not os.path.lexists(link):
                     os.symlink(os.path.realpath(path), link)
+        for name, package in NEEDED_FIRMWARE.items():
+            if not os.path.exists(os.path.join(target, name)):
+                raise Fail(f'the firmware {name} is missing: run "make deps", '
+                           f'or install Debian\'s package {package}')
 
 
 # Configure and ninja --------------------------------------------------------

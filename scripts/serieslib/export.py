@@ -5,6 +5,7 @@ Real commits are made in build/git, and git writes the mails.  Nothing is
 sent, and nobody's name is put under anything unless it was given.
 """
 
+import contextlib
 import email.utils
 import os
 import re
@@ -52,16 +53,20 @@ def make_commits(record, steps, signoff):
     return parent
 
 
-def prepare_out(out):
-    """An empty directory; what an earlier export left is removed."""
-    if os.path.isdir(out) and os.listdir(out):
-        if not os.path.exists(os.path.join(out, STAMP)):
-            raise Fail(f'OUT={out} is not empty and holds no earlier export: '
-                       'name another directory')
-        shutil.rmtree(out)
+def prepare_out(out, names):
+    """A directory for the named files; those of an earlier export go."""
+    stamp = os.path.join(out, STAMP)
     try:
+        if os.path.isdir(out) and os.listdir(out):
+            if not os.path.exists(stamp):
+                raise Fail(f'OUT={out} is not empty and holds no earlier '
+                           'export: name another directory')
+            with open(stamp, encoding='utf-8') as file:
+                for name in file.read().split():
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(out, os.path.basename(name)))
         os.makedirs(out, exist_ok=True)
-        work.write_file(os.path.join(out, STAMP), '')
+        work.write_file(stamp, '\n'.join(names) + '\n')
     except OSError as err:
         raise Fail(f'OUT={out}: {err.strerror}')
 
@@ -87,15 +92,23 @@ def _fill_cover(out):
 
 
 def format_mails(record, tip, out):
-    """git format-patch, the same whatever git is installed."""
+    """git format-patch, the same whatever git is installed.
+
+    Written aside and then moved, so that OUT holds what an export wrote or
+    what was there before.
+    """
+    half = work.half('mails')
     work.store('format-patch', '-q', '--zero-commit', '--no-signature',
                '--no-renames', '--full-index', '--cover-letter',
                '--cover-from-description=none', '--no-base', '--no-thread',
-               '--stat=72', '-o', os.path.abspath(out),
+               '--stat=72', '-o', half,
                f'{record["commit"]}..{tip}')
-    _fill_cover(out)
-    return sorted(os.path.join(out, name) for name in os.listdir(out)
-                  if name.endswith('.patch'))
+    _fill_cover(half)
+    names = sorted(os.listdir(half))
+    prepare_out(out, names)
+    for name in names:
+        shutil.move(os.path.join(half, name), os.path.join(out, name))
+    return [os.path.join(out, name) for name in names]
 
 
 def mails(out, signoff=''):
@@ -107,7 +120,6 @@ def mails(out, signoff=''):
         if not steps:
             raise Fail('series/ has no commits')
         tip = make_commits(record, steps, signoff)
-        prepare_out(out)
         return record, steps, tip, format_mails(record, tip, out)
 
 
@@ -115,16 +127,16 @@ def quilt(out):
     """Write a quilt series: patches that DEP-3 tools read."""
     with work.locked():
         record, steps, _ = lay.current()
-        prepare_out(out)
-        names, before = [], record['tree']
+        names = [step.commit.file for step in steps]
+        prepare_out(out, [*names, 'series'])
+        before = record['tree']
         for step in steps:
-            name = step.commit.file
             diff = work.store('diff-tree', '-p', '--no-renames',
                               '--full-index', before, step.tree)
             head = (f'From: {NOBODY[0]}\nSubject: {step.commit.subject}\n'
                     f'Forwarded: no\n\n{step.commit.body}\n\n---\n')
-            work.write_file(os.path.join(out, name), head.encode() + diff)
-            names.append(name)
+            work.write_file(os.path.join(out, step.commit.file),
+                            head.encode() + diff)
             before = step.tree
         work.write_file(os.path.join(out, 'series'), '\n'.join(names) + '\n')
         return names

@@ -18,7 +18,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
 sys.path.insert(0, os.path.join(TOP, 'scripts'))
 sys.dont_write_bytecode = True
 
-from serieslib import aptget, base, export, maintainers, say, summary, work  # noqa: E402,E501
+from serieslib import aptget, base, export, maintainers, say, suites, work  # noqa: E402,E501
 
 GIT = ['git', '-c', 'user.name=t', '-c', 'user.email=t@localhost',
        '-c', 'init.defaultBranch=main']
@@ -293,7 +293,7 @@ class Files(Fixture):
     def test_file_in_two_commits(self):
         self.change('series/0002-again.patch',
                     'a: b\n\ntext\n\nAdds: hw/i386/new.c\n')
-        self.bad('.', 'check', '--only', 'files')
+        self.bad('is in two commits', 'check', '--only', 'files')
 
     def test_file_without_maintainer(self):
         self.change('MAINTAINERS', 'Old device\nF: hw/i386/old.c\n')
@@ -342,6 +342,15 @@ class Export(Fixture):
         write(out, {'file': 'mine'})
         self.bad('is not empty', 'export', out)
         self.assertEqual(os.listdir(out), ['file'])
+
+    def test_own_files_beside_an_export_stay(self):
+        self.mails()
+        write(os.path.join(self.dir, 'out'),
+              {'mine': 'x', '0002-gone.patch': 'x'})
+        self.assertEqual(sorted(self.mails()),
+                         ['.exported-series', '0000-cover-letter.patch',
+                          '0001-hw-i386-add-a-file.patch', '0002-gone.patch',
+                          'mine'])
 
     def test_round_trip(self):
         self.good('lay')
@@ -417,29 +426,58 @@ class Apt(unittest.TestCase):
                              'does not carry "trixie"')
 
 
-class Summary(unittest.TestCase):
+class Count(unittest.TestCase):
+    """The closing line counts what ran, and nothing else as passed."""
 
-    def count(self, text):
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, 'x.xml')
-            write(directory, {'x.xml': text})
-            return summary.count(path)[:3]
+    def count(self, programs, subtests, chosen=('a',)):
+        cases = ''.join(
+            f'<testcase name="{name}">{outcome}</testcase>'
+            for name, outcome in subtests)
+        log = ''.join(f'{{"name": "p:s / {name}", "result": "{result}"}}\n'
+                      for name, result in programs.items())
+        with tempfile.TemporaryDirectory() as logs:
+            write(logs, {'testlog.json': log, 'testlog.junit.xml':
+                         '<testsuites><testsuite name="p.p:s / a">' + cases
+                         + '</testsuite></testsuites>'})
+            counts, bad = suites.count(logs, chosen)
+        self.assertEqual(len(bad), counts['failed'])
+        return tuple(counts.values())
 
-    def test_counts_subtests(self):
-        self.assertEqual(self.count(
-            '<testsuites><testsuite name="a"><testcase name="1"/>'
-            '<testcase name="2"><failure/></testcase>'
-            '<testcase name="3"><skipped/></testcase></testsuite>'
-            '</testsuites>'), (1, 1, 1))
+    def test_subtests(self):
+        self.assertEqual(self.count({'a': 'FAIL'}, [
+            ('1', ''), ('2', '<failure/>'), ('3', '<skipped/>')]), (1, 1, 1))
 
-    def test_program_that_died(self):
-        self.assertEqual(self.count(
-            '<testsuites><testsuite name="a" errors="1"><testcase name="1"/>'
-            '</testsuite></testsuites>'), (1, 1, 0))
+    def test_program_without_subtests(self):
+        self.assertEqual(self.count({'a': 'OK'}, []), (1, 0, 0))
+        self.assertEqual(self.count({'a': 'FAIL'}, []), (0, 1, 0))
+
+    def test_program_that_died_or_hung_after_a_good_subtest(self):
+        for result in ('ERROR', 'TIMEOUT', 'INTERRUPT'):
+            self.assertEqual(self.count({'a': result}, [('1', '')]),
+                             (1, 1, 0))
+
+    def test_program_that_tested_nothing(self):
+        self.assertEqual(self.count({'a': 'SKIP'}, []), (0, 1, 0))
+        self.assertEqual(self.count({'a': 'SKIP'}, [('1', '<skipped/>')]),
+                         (0, 0, 1))
+
+    def test_program_that_did_not_run(self):
+        self.assertEqual(self.count({'a': 'OK'}, [], ('a', 'b')), (1, 1, 0))
 
     def test_no_log(self):
-        with self.assertRaisesRegex(say.Fail, 'no results'):
-            summary.count('/nonexistent/log')
+        with mock.patch.object(say, 'warn'):
+            counts, bad = suites.count('/nonexistent', ['a'])
+        self.assertEqual((counts['failed'], bad), (1, ['a: did not run']))
+
+    def test_wrong_words(self):
+        tests = {'a': {'s'}, 'b': {'s', 'long'}, 'c': {'t'}}
+        self.assertEqual(suites.select(tests, 's', [], False), ['a'])
+        self.assertEqual(suites.select(tests, 's', [], True), ['a', 'b'])
+        self.assertEqual(suites.select(tests, '', ['b'], False), ['b'])
+        with self.assertRaisesRegex(say.Fail, 'there are: s, t'):
+            suites.select(tests, 'x', [], False)
+        with self.assertRaisesRegex(say.Fail, 'no test "x"'):
+            suites.select(tests, '', ['x'], False)
 
 
 class Identity(unittest.TestCase):
