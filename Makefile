@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# "make help" lists the targets.
+
+BUILD ?= default
+SERIES := /usr/bin/python3 scripts/series
+
+export QEMU_SRC SIGNOFF
+
+help:
+	@echo 'make demo        boot a Linux guest behind our VT-d unit and show what works'
+	@echo '                 (DISK=virtio|nvme|ahci|FILE, KERNEL=6.1|6.12|FILE,'
+	@echo '                 MODE=lazy|strict|pt, EIM=on; demo/run --help tells more)'
+	@echo 'make shell       a console in that guest'
+	@echo 'make check       all tests; SUITE=vtd|series one suite, TEST=name one test'
+	@echo 'make check-long  also: every commit by itself, documentation, all x86 qtests'
+	@echo 'make build       compile; BUILD=asan with sanitizers, BUILD=stock QEMU alone'
+	@echo 'make series      OUT=DIR [SIGNOFF="Name <mail>"]: mails for "git am"'
+	@echo 'make quilt       OUT=DIR: patches for a distribution package'
+	@echo 'make deps        install the Debian packages that are missing'
+	@echo 'make clean       remove what was compiled; make distclean: all of build/'
+	@echo
+	@echo 'QEMU_SRC=DIR uses a QEMU 10.0.x tree or checkout of yours as the base.'
+
+deps:
+	@sh scripts/deps
+
+build: deps
+	@$(SERIES) build --kind $(BUILD)
+
+demo shell: deps
+	@$(SERIES) build
+	@QEMU=$(CURDIR)/build/obj/default/qemu-system-x86_64 demo/run $@
+
+# TEST names one test or several; the last line counts what really ran
+check: deps
+	@$(SERIES) test $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
+
+check-long: deps
+	@sh scripts/deps scripts/packages-long
+	@$(SERIES) test --long $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
+
+series quilt:
+	@[ -n "$(OUT)" ] || { echo 'make $@: say where to: OUT=DIR' >&2; exit 1; }
+	@$(MAKE) --no-print-directory deps
+	@$(SERIES) export $(if $(filter quilt,$@),--quilt) \
+		$(if $(SIGNOFF),--signoff "$$SIGNOFF") '$(OUT)'
+
+clean:
+	rm -rf build/ours/obj build/asan build/stock/obj build/check build/each build/docs
+
+distclean:
+	rm -rf build
+
+.PHONY: help deps build demo shell check check-long series quilt clean distclean
+.NOTPARALLEL:

@@ -1,0 +1,454 @@
+/*
+ * Intel VT-d: address spaces of requesters, and the translate hook
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "hw/pci/pci_bridge.h"
+#include "hw/pci/pci_bus.h"
+#include "exec/address-spaces.h"
+#include "intel_iommu_internal.h"
+#include "trace.h"
+
+/* Below the interrupt window, which nothing may hide */
+#define VTD_PRIORITY_MEMORY            0
+#define VTD_PRIORITY_INTERRUPTS        1
+
+uint16_t vtd_sid(VTDAddressSpace *as)
+{
+    uint8_t bus = as->bus_number ? qatomic_read(as->bus_number)
+                                 : as->root_bus_number;
+
+    return PCI_BUILD_BDF(bus, as->devfn);
+}
+
+VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
+{
+    VTDUnit *unit = as->unit;
+    uint64_t began = vtd_epochs_now(&unit->epochs);
+    uint16_t sid = vtd_sid(as);
+    VTDFaultReason reason;
+    uint64_t dmar;
+
+    if (qatomic_read(&as->cached_sid) != sid) {
+        /* Software renumbered the bus: what is cached is somebody else's */
+        vtd_context_flush(&as->iotlb);
+        qatomic_set(&as->cached_sid, sid);
+    } else if (vtd_context_lookup(&as->iotlb, cfg)) {
+        return VTD_FR_NONE;
+    }
+    dmar = qatomic_read_u64(&unit->dmar);
+    if (VTD_GET(dmar, VTD_RTADDR_TTM_FIELD) != VTD_TTM_LEGACY) {
+        *cfg = (VTDConfig) {};
+        return VTD_FR_ROOT_ACCESS;
+    }
+    reason = vtd_tables_lookup(&unit->memory, &unit->cap,
+                               dmar & VTD_PAGE_MASK, PCI_BUS_NUM(sid),
+                               PCI_BDF_TO_DEVFN(sid), cfg);
+    if (reason == VTD_FR_NONE) {
+        vtd_context_fill(&as->iotlb, began, cfg);
+    }
+    return reason;
+}
+
+/*
+ * Without caching mode software need not tell that an entry has become
+ * present: the hook is the first to see pass-through.
+ */
+static void vtd_want_switch(VTDAddressSpace *as)
+{
+    if (!qatomic_xchg(&as->switch_wanted, true)) {
+        qemu_bh_schedule(as->unit->bh);
+    }
+}
+
+static VTDTranslation vtd_identity(uint64_t iova)
+{
+    return (VTDTranslation) {
+        .iova = iova & VTD_PAGE_MASK,
+        .addr = iova & VTD_PAGE_MASK,
+        .mask = ~VTD_PAGE_MASK,
+        .perm = VTD_PERM_RW,
+    };
+}
+
+/* The tables' answer, when the IOTLB has none */
+static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
+                                         VTDPerm want, bool *fpd,
+                                         VTDTranslation *out)
+{
+    VTDUnit *unit = as->unit;
+    uint64_t began = vtd_epochs_now(&unit->epochs);
+    VTDFaultReason reason;
+    VTDConfig cfg;
+
+    if (!(qatomic_read_u64(&unit->dmar) & VTD_DMAR_ENABLED)) {
+        *out = vtd_identity(iova);
+        return VTD_FR_NONE;
+    }
+    reason = vtd_requester_config(as, &cfg);
+    *fpd = cfg.fpd;
+    if (reason != VTD_FR_NONE) {
+        return reason;
+    }
+    if (cfg.stage == VTD_STAGE_PASS_THROUGH) {
+        trace_vtd_translate_pt(vtd_sid(as), iova);
+        vtd_want_switch(as);
+        *out = vtd_identity(iova);
+        return VTD_FR_NONE;
+    }
+    reason = vtd_walk_second_stage(&unit->memory, &cfg, iova, want, out);
+    if (reason == VTD_FR_NONE) {
+        vtd_iotlb_fill(&as->iotlb, began, out);
+        trace_vtd_iotlb_page_update(vtd_sid(as), iova, out->addr, out->domain);
+    }
+    return reason;
+}
+
+/*
+ * A hit that does not allow what is wanted goes to the tables as well: they
+ * may allow it by now, and they know whether the fault is to be recorded.
+ */
+static bool vtd_translate_hit(VTDAddressSpace *as, uint64_t iova,
+                              VTDPerm want, VTDTranslation *out)
+{
+    return qatomic_read(&as->cached_sid) == vtd_sid(as) &&
+           vtd_iotlb_lookup(&as->iotlb, iova, out) && !(want & ~out->perm);
+}
+
+static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
+                                uint64_t iova, VTDPerm want, bool fpd)
+{
+    VTDFault fault = {
+        .reason = reason,
+        .sid = vtd_sid(as),
+        .write = want & VTD_PERM_W,
+        .fpd = fpd,
+        .info = iova & VTD_PAGE_MASK,
+    };
+
+    /* IOMMU_NONE is a probe by QEMU, not a request by the device */
+    if (want != VTD_PERM_NONE) {
+        vtd_fault_record(as->unit, &fault);
+    }
+}
+
+static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
+                                   IOMMUAccessFlags flag, int iommu_idx)
+{
+    VTDAddressSpace *as = container_of(iommu, VTDAddressSpace, iommu);
+    VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
+                   (flag & IOMMU_WO ? VTD_PERM_W : 0);
+    IOMMUTLBEntry entry = { .target_as = &address_space_memory };
+    VTDFaultReason reason = VTD_FR_NONE;
+    VTDTranslation t;
+    bool fpd = false;
+
+    RCU_READ_LOCK_GUARD();
+    if (!vtd_translate_hit(as, iova, want, &t)) {
+        reason = vtd_translate_miss(as, iova, want, &fpd, &t);
+    }
+    if (reason != VTD_FR_NONE) {
+        vtd_translate_fault(as, reason, iova, want, fpd);
+        entry.iova = iova & VTD_PAGE_MASK;
+        entry.addr_mask = ~VTD_PAGE_MASK;
+        entry.perm = IOMMU_NONE;
+        return entry;
+    }
+    entry.iova = t.iova;
+    entry.translated_addr = t.addr;
+    entry.addr_mask = t.mask;
+    entry.perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W);
+    trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)), PCI_SLOT(as->devfn),
+                             PCI_FUNC(as->devfn), iova, t.addr, t.mask);
+    return entry;
+}
+
+static int vtd_notify_flag_changed(IOMMUMemoryRegion *iommu,
+                                   IOMMUNotifierFlag old,
+                                   IOMMUNotifierFlag new, Error **errp)
+{
+    return vtd_notify_flags(container_of(iommu, VTDAddressSpace, iommu),
+                            old, new, errp);
+}
+
+static void vtd_replay(IOMMUMemoryRegion *iommu, IOMMUNotifier *n)
+{
+    vtd_notify_replay(container_of(iommu, VTDAddressSpace, iommu), n);
+}
+
+/* Should DMA of @as go through the hook? */
+static bool vtd_space_translated(VTDAddressSpace *as)
+{
+    VTDConfig cfg;
+
+    return (qatomic_read_u64(&as->unit->dmar) & VTD_DMAR_ENABLED) &&
+           !(vtd_requester_config(as, &cfg) == VTD_FR_NONE &&
+             cfg.stage == VTD_STAGE_PASS_THROUGH);
+}
+
+void vtd_space_update(VTDAddressSpace *as)
+{
+    bool dmar = qatomic_read_u64(&as->unit->dmar) & VTD_DMAR_ENABLED;
+    bool ir = qatomic_read_u64(&as->unit->ir) & VTD_IR_ENABLED;
+    bool translated = vtd_space_translated(as);
+
+    assert(bql_locked());
+    qatomic_set(&as->switch_wanted, false);
+    if (as->private.enabled == (dmar || ir) &&
+        MEMORY_REGION(&as->iommu)->enabled == translated) {
+        return;
+    }
+    trace_vtd_switch_address_space(PCI_BUS_NUM(vtd_sid(as)),
+                                   PCI_SLOT(as->devfn), PCI_FUNC(as->devfn),
+                                   translated);
+    memory_region_transaction_begin();
+    memory_region_set_enabled(&as->shared_alias, !(dmar || ir));
+    memory_region_set_enabled(&as->private, dmar || ir);
+    memory_region_set_enabled(&as->system_alias, !translated);
+    memory_region_set_enabled(MEMORY_REGION(&as->iommu), translated);
+    memory_region_transaction_commit();
+}
+
+void vtd_spaces_update(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    memory_region_transaction_begin();
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        vtd_space_update(as);
+    }
+    memory_region_transaction_commit();
+}
+
+void vtd_spaces_update_wanted(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (qatomic_read(&as->switch_wanted)) {
+            vtd_space_update(as);
+        }
+    }
+}
+
+void vtd_flush_everything(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    vtd_epochs_flush_global(&unit->epochs);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        vtd_context_flush(&as->iotlb);
+    }
+}
+
+/* Spaces are found by the bus object, whose number may not be known yet */
+typedef struct VTDSpaceKey {
+    PCIBus *bus;
+    uint8_t devfn;
+} VTDSpaceKey;
+
+static guint vtd_space_hash(gconstpointer p)
+{
+    const VTDSpaceKey *key = p;
+
+    return g_direct_hash(key->bus) ^ key->devfn;
+}
+
+static gboolean vtd_space_equal(gconstpointer p, gconstpointer q)
+{
+    const VTDSpaceKey *a = p, *b = q;
+
+    return a->bus == b->bus && a->devfn == b->devfn;
+}
+
+static void vtd_space_init_regions(VTDAddressSpace *as)
+{
+    VTDUnit *unit = as->unit;
+    Object *owner = OBJECT(unit->owner);
+    g_autofree char *name = g_strdup_printf("vtd-%02x.%x",
+                                            PCI_SLOT(as->devfn),
+                                            PCI_FUNC(as->devfn));
+
+    memory_region_init(&as->root, owner, name, UINT64_MAX);
+    memory_region_init_alias(&as->shared_alias, owner, "vtd-nodmar",
+                             &unit->shared, 0, UINT64_MAX);
+    memory_region_init(&as->private, owner, "vtd-private", UINT64_MAX);
+    memory_region_init_alias(&as->system_alias, owner, "vtd-sys-alias",
+                             get_system_memory(), 0,
+                             memory_region_size(get_system_memory()));
+    memory_region_init_iommu(&as->iommu, sizeof(as->iommu),
+                             TYPE_INTEL_IOMMU_MEMORY_REGION, owner,
+                             "vtd-dmar", UINT64_MAX);
+    memory_region_init_io(&as->interrupts, owner, &vtd_interrupt_ops, as,
+                          "vtd-ir", VTD_IR_RANGE_SIZE);
+    memory_region_set_enabled(&as->private, false);
+    memory_region_set_enabled(MEMORY_REGION(&as->iommu), false);
+    memory_region_add_subregion(&as->root, 0, &as->shared_alias);
+    memory_region_add_subregion(&as->root, 0, &as->private);
+    memory_region_add_subregion(&as->private, 0, &as->system_alias);
+    memory_region_add_subregion(&as->private, 0, MEMORY_REGION(&as->iommu));
+    memory_region_add_subregion_overlap(&as->private, VTD_IR_ADDR_BASE,
+                                        &as->interrupts,
+                                        VTD_PRIORITY_INTERRUPTS);
+    address_space_init(&as->as, &as->root, "vtd-root");
+}
+
+/* @number: of the bus, as long as @bus has none that software can change */
+static VTDAddressSpace *vtd_space_new(VTDUnit *unit, PCIBus *bus,
+                                      uint8_t number, uint8_t devfn)
+{
+    VTDAddressSpace *as = g_new0(VTDAddressSpace, 1);
+
+    as->unit = unit;
+    as->bus = bus;
+    as->devfn = devfn;
+    as->root_bus_number = number;
+    if (bus && !pci_bus_is_root(bus)) {
+        as->bus_number = bus->parent_dev->config + PCI_SECONDARY_BUS;
+    }
+    as->cached_sid = vtd_sid(as);
+    vtd_iotlb_init(&as->iotlb, &unit->epochs);
+    memory_region_transaction_begin();
+    vtd_space_init_regions(as);
+    vtd_space_update(as);
+    memory_region_transaction_commit();
+    QLIST_INSERT_HEAD(&unit->space_list, as, next);
+    return as;
+}
+
+static VTDAddressSpace *vtd_space_find(VTDUnit *unit, PCIBus *bus,
+                                       uint8_t number, uint8_t devfn)
+{
+    VTDSpaceKey key = { .bus = bus, .devfn = devfn };
+    VTDAddressSpace *as = g_hash_table_lookup(unit->spaces, &key);
+
+    if (!as) {
+        as = vtd_space_new(unit, bus, number, devfn);
+        g_hash_table_insert(unit->spaces, g_memdup2(&key, sizeof(key)), as);
+    }
+    return as;
+}
+
+VTDAddressSpace *vtd_address_space(VTDUnit *unit, PCIBus *bus, int devfn)
+{
+    return vtd_space_find(unit, bus,
+                          pci_bus_is_root(bus) ? pci_bus_num(bus) : 0, devfn);
+}
+
+VTDAddressSpace *vtd_platform_space(VTDUnit *unit, uint16_t sid)
+{
+    return vtd_space_find(unit, NULL, PCI_BUS_NUM(sid),
+                          PCI_BDF_TO_DEVFN(sid));
+}
+
+/* No flat view refers to the regions any more */
+static void vtd_space_reclaim(VTDAddressSpace *as)
+{
+    MemoryRegion *regions[] = {
+        &as->interrupts, MEMORY_REGION(&as->iommu), &as->system_alias,
+        &as->private, &as->shared_alias, &as->root,
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(regions); i++) {
+        object_unparent(OBJECT(regions[i]));
+    }
+    vtd_iotlb_destroy(&as->iotlb);
+    g_free(as);
+}
+
+/*
+ * The address space was destroyed just before, in this grace period; what it
+ * let go of (flat views, and the regions in them) goes in the next one.
+ */
+static void vtd_space_grace(VTDAddressSpace *as)
+{
+    call_rcu(as, vtd_space_reclaim, rcu);
+}
+
+static void vtd_space_free(gpointer p)
+{
+    VTDAddressSpace *as = p;
+
+    QLIST_REMOVE(as, next);
+    vtd_notify_destroy(as);
+    if (as->host) {
+        object_unref(OBJECT(as->host));
+    }
+    memory_region_transaction_begin();
+    memory_region_del_subregion(&as->private, &as->interrupts);
+    memory_region_del_subregion(&as->private, MEMORY_REGION(&as->iommu));
+    memory_region_del_subregion(&as->private, &as->system_alias);
+    memory_region_del_subregion(&as->root, &as->private);
+    memory_region_del_subregion(&as->root, &as->shared_alias);
+    memory_region_transaction_commit();
+    address_space_destroy(&as->as);
+    call_rcu(as, vtd_space_grace, rcu);
+}
+
+static gboolean vtd_space_on_bus(gpointer key, gpointer value, gpointer bus)
+{
+    return ((VTDAddressSpace *)value)->bus == bus;
+}
+
+/*
+ * There is no hook by which a device gives its address space back.  When a
+ * bridge goes, its devices have gone before it, and the bus object becomes
+ * free memory that another bridge may be given: the spaces on it must go.
+ */
+static void vtd_device_unrealized(DeviceListener *listener, DeviceState *dev)
+{
+    VTDUnit *unit = container_of(listener, VTDUnit, unplug);
+
+    if (object_dynamic_cast(OBJECT(dev), TYPE_PCI_BRIDGE)) {
+        g_hash_table_foreach_remove(unit->spaces, vtd_space_on_bus,
+                                    pci_bridge_get_sec_bus(PCI_BRIDGE(dev)));
+    }
+}
+
+void vtd_spaces_init(VTDUnit *unit)
+{
+    Object *owner = OBJECT(unit->owner);
+
+    QLIST_INIT(&unit->space_list);
+    unit->spaces = g_hash_table_new_full(vtd_space_hash, vtd_space_equal,
+                                         g_free, vtd_space_free);
+    memory_region_init(&unit->shared, owner, "vtd-nodmar", UINT64_MAX);
+    memory_region_init_alias(&unit->shared_system, owner, "vtd-sys-alias",
+                             get_system_memory(), 0,
+                             memory_region_size(get_system_memory()));
+    memory_region_init_io(&unit->shared_interrupts, owner,
+                          &vtd_interrupt_shared_ops, unit, "vtd-ir",
+                          VTD_IR_RANGE_SIZE);
+    memory_region_add_subregion(&unit->shared, 0, &unit->shared_system);
+    memory_region_add_subregion_overlap(&unit->shared, VTD_IR_ADDR_BASE,
+                                        &unit->shared_interrupts,
+                                        VTD_PRIORITY_INTERRUPTS);
+    unit->unplug.unrealize = vtd_device_unrealized;
+    device_listener_register(&unit->unplug);
+}
+
+static void vtd_memory_region_class_init(ObjectClass *klass, void *data)
+{
+    IOMMUMemoryRegionClass *imrc = IOMMU_MEMORY_REGION_CLASS(klass);
+
+    imrc->translate = vtd_translate;
+    imrc->notify_flag_changed = vtd_notify_flag_changed;
+    imrc->replay = vtd_replay;
+}
+
+static const TypeInfo vtd_memory_region_info = {
+    .name = TYPE_INTEL_IOMMU_MEMORY_REGION,
+    .parent = TYPE_IOMMU_MEMORY_REGION,
+    .class_init = vtd_memory_region_class_init,
+};
+
+static void vtd_dma_register_types(void)
+{
+    type_register_static(&vtd_memory_region_info);
+}
+
+type_init(vtd_dma_register_types)

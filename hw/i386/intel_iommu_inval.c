@@ -1,0 +1,462 @@
+/*
+ * Intel VT-d: invalidation, by queue and by register (section 6.5)
+ *
+ * Commands come from software, under the big lock.  Each is carried out in
+ * whole before the next one is looked at, so a wait descriptor needs no
+ * fence: what was asked for before it is done.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/host-utils.h"
+#include "qemu/log.h"
+#include "exec/address-spaces.h"
+#include "intel_iommu_internal.h"
+#include "trace.h"
+
+/* A descriptor: four quadwords if IQA.DW is set, else two (the rest is 0) */
+#define VTD_DESC_WORDS 4
+
+static bool vtd_space_has_domain(VTDAddressSpace *as, uint16_t did)
+{
+    VTDConfig cfg;
+
+    return vtd_requester_config(as, &cfg) == VTD_FR_NONE &&
+           cfg.domain == did;
+}
+
+static void vtd_notify_all_of(VTDAddressSpace *as)
+{
+    vtd_notify_range(as, 0, vtd_host_mask(&as->unit->cap));
+}
+
+static void vtd_flush_iotlb_global(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_iotlb_global();
+    vtd_epochs_flush_global(&unit->epochs);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_notify_wanted(as)) {
+            vtd_notify_all_of(as);
+        }
+    }
+}
+
+static void vtd_flush_iotlb_domain(VTDUnit *unit, uint16_t did)
+{
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_iotlb_domain(did);
+    vtd_epochs_flush_domain(&unit->epochs, did);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_notify_wanted(as) && vtd_space_has_domain(as, did)) {
+            vtd_notify_all_of(as);
+        }
+    }
+}
+
+static void vtd_flush_iotlb_pages(VTDUnit *unit, uint16_t did, uint64_t addr,
+                                  unsigned am)
+{
+    uint64_t mask = MAKE_64BIT_MASK(0, VTD_PAGE_SHIFT + am);
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_iotlb_pages(did, addr, am);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (!vtd_iotlb_flush_pages(&as->iotlb, did, addr, am)) {
+            vtd_epochs_flush_domain(&unit->epochs, did);
+            break;
+        }
+    }
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_notify_wanted(as) && vtd_space_has_domain(as, did)) {
+            vtd_notify_range(as, addr & ~mask, addr | mask);
+        }
+    }
+}
+
+/* What was cached of @as is gone; the new entry may ask for other regions */
+static void vtd_flush_context_of(VTDAddressSpace *as)
+{
+    vtd_context_flush(&as->iotlb);
+    vtd_space_update(as);
+    if (vtd_notify_wanted(as)) {
+        vtd_notify_all_of(as);
+    }
+}
+
+static void vtd_flush_context_global(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_cc_global();
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        vtd_flush_context_of(as);
+    }
+}
+
+/*
+ * A requester whose entry was not cached has nothing to forget, but its
+ * entry may be new: then its domain is what the table says now.
+ */
+static void vtd_flush_context_domain(VTDUnit *unit, uint16_t did)
+{
+    VTDAddressSpace *as;
+    VTDConfig cfg;
+
+    trace_vtd_inv_desc_cc_domain(did);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (!vtd_context_lookup(&as->iotlb, &cfg) || cfg.domain == did) {
+            vtd_flush_context_of(as);
+        }
+    }
+}
+
+/* Section 6.5.2.1: FM tells how many low bits of the function are ignored */
+static void vtd_flush_context_device(VTDUnit *unit, uint16_t sid, unsigned fm)
+{
+    static const uint16_t ignored[] = { 0, 4, 6, 7 };
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_cc_devices(sid, fm);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (((vtd_sid(as) ^ sid) & ~ignored[fm]) == 0) {
+            vtd_flush_context_of(as);
+        }
+    }
+}
+
+/* Returns whether @granularity is one that exists */
+static bool vtd_flush_context(VTDUnit *unit, unsigned granularity,
+                              uint16_t did, uint16_t sid, unsigned fm)
+{
+    switch (granularity) {
+    case VTD_CC_GLOBAL:
+        vtd_flush_context_global(unit);
+        return true;
+    case VTD_CC_DOMAIN:
+        vtd_flush_context_domain(unit, did);
+        return true;
+    case VTD_CC_DEVICE:
+        vtd_flush_context_device(unit, sid, fm);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool vtd_flush_iotlb(VTDUnit *unit, unsigned granularity, uint16_t did,
+                            uint64_t addr, unsigned am)
+{
+    switch (granularity) {
+    case VTD_IOTLB_GLOBAL:
+        vtd_flush_iotlb_global(unit);
+        return true;
+    case VTD_IOTLB_DOMAIN:
+        vtd_flush_iotlb_domain(unit, did);
+        return true;
+    case VTD_IOTLB_PAGE:
+        if (am > VTD_MAMV) {
+            return false;
+        }
+        vtd_flush_iotlb_pages(unit, did, addr, am);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool vtd_command_by_queue(VTDUnit *unit, const char *name)
+{
+    if (vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: %s written while the "
+                      "invalidation queue is enabled\n", name);
+        return true;
+    }
+    return false;
+}
+
+/* Section 11.4.6.1: granularity 0 reports that nothing was done */
+void vtd_command_context(VTDUnit *unit)
+{
+    uint64_t ccmd = vtd_reg_get(unit, DMAR_CCMD_REG);
+    unsigned granularity = VTD_GET(ccmd, VTD_CCMD_CIRG_FIELD);
+
+    if (vtd_command_by_queue(unit, "CCMD_REG") ||
+        !vtd_flush_context(unit, granularity,
+                           VTD_GET(ccmd, VTD_CCMD_DID_FIELD),
+                           VTD_GET(ccmd, VTD_CCMD_SID_FIELD),
+                           VTD_GET(ccmd, VTD_CCMD_FM_FIELD))) {
+        granularity = 0;
+    }
+    ccmd &= ~VTD_PUT(VTD_CCMD_CAIG_FIELD, 3);
+    vtd_reg_set(unit, DMAR_CCMD_REG,
+                ccmd | VTD_PUT(VTD_CCMD_CAIG_FIELD, granularity));
+}
+
+/* Section 11.4.6.2: as above; the address is in the register before it */
+void vtd_command_iotlb(VTDUnit *unit)
+{
+    uint64_t cmd = vtd_reg_get(unit, DMAR_IOTLB_REG);
+    uint64_t iva = ldq_le_p(unit->csr + DMAR_IVA_REG);
+    unsigned granularity = VTD_GET(cmd, VTD_IOTLB_IIRG_FIELD);
+
+    if (vtd_command_by_queue(unit, "IOTLB_REG") ||
+        !vtd_flush_iotlb(unit, granularity, VTD_GET(cmd, VTD_IOTLB_DID_FIELD),
+                         iva & VTD_IVA_ADDR_MASK,
+                         VTD_GET(iva, VTD_IVA_AM_FIELD))) {
+        granularity = 0;
+    }
+    cmd &= ~VTD_PUT(VTD_IOTLB_IAIG_FIELD, 3);
+    vtd_reg_set(unit, DMAR_IOTLB_REG,
+                cmd | VTD_PUT(VTD_IOTLB_IAIG_FIELD, granularity));
+}
+
+static VTDQueueError vtd_desc_context(VTDUnit *unit, const uint64_t *d)
+{
+    if ((d[0] & VTD_INV_CC_RSVD) || d[1] ||
+        !vtd_flush_context(unit, VTD_GET(d[0], VTD_INV_CC_G_FIELD),
+                           VTD_GET(d[0], VTD_INV_CC_DID_FIELD),
+                           VTD_GET(d[0], VTD_INV_CC_SID_FIELD),
+                           VTD_GET(d[0], VTD_INV_CC_FM_FIELD))) {
+        return VTD_IQEI_RESERVED;
+    }
+    return VTD_IQEI_NONE;
+}
+
+static VTDQueueError vtd_desc_iotlb(VTDUnit *unit, const uint64_t *d)
+{
+    if ((d[0] & VTD_INV_IOTLB_RSVD) || (d[1] & VTD_INV_IOTLB_HI_RSVD) ||
+        !vtd_flush_iotlb(unit, VTD_GET(d[0], VTD_INV_IOTLB_G_FIELD),
+                         VTD_GET(d[0], VTD_INV_IOTLB_DID_FIELD),
+                         d[1] & VTD_PAGE_MASK,
+                         VTD_GET(d[1], VTD_INV_IOTLB_HI_AM_FIELD))) {
+        return VTD_IQEI_RESERVED;
+    }
+    return VTD_IQEI_NONE;
+}
+
+/*
+ * Section 6.5.2.5: with S, the lowest clear bit of the address tells the
+ * size: 2 pages if it is the lowest bit, twice as many for each one before.
+ */
+static VTDQueueError vtd_desc_device_tlb(VTDUnit *unit, const uint64_t *d)
+{
+    uint64_t addr = d[1] & VTD_PAGE_MASK, mask = ~VTD_PAGE_MASK;
+    uint16_t sid = VTD_GET(d[0], VTD_INV_DEVTLB_SID_FIELD);
+    VTDAddressSpace *as;
+
+    if (!unit->cap.device_iotlb) {
+        return VTD_IQEI_TYPE;
+    }
+    if ((d[0] & VTD_INV_DEVTLB_RSVD) || (d[1] & VTD_INV_DEVTLB_HI_RSVD)) {
+        return VTD_IQEI_RESERVED;
+    }
+    if (d[1] & VTD_INV_DEVTLB_HI_S) {
+        mask = MAKE_64BIT_MASK(0, MIN(64, VTD_PAGE_SHIFT + 1 +
+                                      cto64(addr >> VTD_PAGE_SHIFT)));
+    }
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_sid(as) == sid) {
+            vtd_notify_device_tlb(as, addr & ~mask, addr | mask);
+        }
+    }
+    return VTD_IQEI_NONE;
+}
+
+static VTDQueueError vtd_desc_iec(VTDUnit *unit, const uint64_t *d)
+{
+    uint16_t index = VTD_GET(d[0], VTD_INV_IEC_IIDX_FIELD);
+    unsigned mask = VTD_GET(d[0], VTD_INV_IEC_IM_FIELD);
+
+    if (!unit->cap.interrupt_remapping) {
+        return VTD_IQEI_TYPE;
+    }
+    if ((d[0] & VTD_INV_IEC_RSVD) || d[1]) {
+        return VTD_IQEI_RESERVED;
+    }
+    if (!(d[0] & VTD_INV_IEC_INDEX)) {
+        vtd_iec_flush_global(unit);
+        return VTD_IQEI_NONE;
+    }
+    if (mask > VTD_MHMV) {
+        return VTD_IQEI_RESERVED;
+    }
+    trace_vtd_inv_desc_iec(1, index, mask);
+    vtd_iec_flush(unit, index, mask);
+    return VTD_IQEI_NONE;
+}
+
+/* Section 11.4.8.4: an event that is pending already is not a new one */
+static void vtd_completion_raise(VTDUnit *unit)
+{
+    uint32_t iectl = vtd_reg_get(unit, DMAR_IECTL_REG);
+
+    if (vtd_reg_get(unit, DMAR_ICS_REG) & VTD_ICS_IWC) {
+        trace_vtd_inv_desc_wait_irq("one pending, skip current");
+        return;
+    }
+    vtd_reg_set(unit, DMAR_ICS_REG, VTD_ICS_IWC);
+    vtd_reg_set(unit, DMAR_IECTL_REG, iectl | VTD_IECTL_IP);
+    vtd_completion_control(unit);
+}
+
+void vtd_completion_control(VTDUnit *unit)
+{
+    uint32_t iectl = vtd_reg_get(unit, DMAR_IECTL_REG);
+
+    if ((iectl & (VTD_IECTL_IP | VTD_IECTL_IM)) != VTD_IECTL_IP) {
+        return;
+    }
+    vtd_reg_set(unit, DMAR_IECTL_REG, 0);
+    vtd_send_interrupt(unit, vtd_reg_get(unit, DMAR_IEADDR_REG) |
+                       vtd_reg_get(unit, DMAR_IEUADDR_REG) << 32,
+                       vtd_reg_get(unit, DMAR_IEDATA_REG));
+}
+
+void vtd_completion_clear(VTDUnit *unit)
+{
+    uint32_t iectl = vtd_reg_get(unit, DMAR_IECTL_REG);
+
+    vtd_reg_set(unit, DMAR_ICS_REG, 0);
+    vtd_reg_set(unit, DMAR_IECTL_REG, iectl & ~VTD_IECTL_IP);
+    trace_vtd_reg_ics_clear_ip();
+}
+
+/*
+ * Section 6.5.2.8.  Status goes to memory only: it is no way to reach the
+ * registers of a device, this one's among them.
+ */
+static VTDQueueError vtd_desc_wait(VTDUnit *unit, const uint64_t *d)
+{
+    uint64_t addr = d[1] & VTD_INV_WAIT_HI_ADDR_MASK;
+    uint32_t data = cpu_to_le32(VTD_GET(d[0], VTD_INV_WAIT_DATA_FIELD));
+
+    if ((d[0] & VTD_INV_WAIT_RSVD) || (d[1] & VTD_INV_WAIT_HI_RSVD)) {
+        return VTD_IQEI_RESERVED;
+    }
+    if (d[0] & VTD_INV_WAIT_SW) {
+        trace_vtd_inv_desc_wait_sw(addr, le32_to_cpu(data));
+        if (address_space_write(&address_space_memory, addr,
+                                VTD_MEMORY_ONLY,
+                                &data, sizeof(data)) != MEMTX_OK) {
+            trace_vtd_inv_desc_wait_write_fail(d[1], d[0]);
+            qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: status address 0x%"
+                          PRIx64 " of a wait descriptor is not memory\n",
+                          addr);
+        }
+    }
+    if (d[0] & VTD_INV_WAIT_IF) {
+        vtd_completion_raise(unit);
+    }
+    return VTD_IQEI_NONE;
+}
+
+static VTDQueueError (*const vtd_desc_handlers[])(VTDUnit *unit,
+                                                  const uint64_t *d) = {
+    [VTD_INV_CC] = vtd_desc_context,
+    [VTD_INV_IOTLB] = vtd_desc_iotlb,
+    [VTD_INV_DEVTLB] = vtd_desc_device_tlb,
+    [VTD_INV_IEC] = vtd_desc_iec,
+    [VTD_INV_WAIT] = vtd_desc_wait,
+};
+
+static VTDQueueError vtd_desc_run(VTDUnit *unit, const uint64_t *d)
+{
+    unsigned type = VTD_GET(d[0], VTD_INV_TYPE_FIELD) |
+                    VTD_GET(d[0], VTD_INV_TYPE_HIGH_FIELD) << 4;
+
+    if (type >= ARRAY_SIZE(vtd_desc_handlers) || !vtd_desc_handlers[type]) {
+        return VTD_IQEI_TYPE;
+    }
+    if (d[2] || d[3]) {
+        return VTD_IQEI_RESERVED;
+    }
+    unit->queue.last_type = type;
+    return vtd_desc_handlers[type](unit, d);
+}
+
+/* Fetch and carry out the descriptor at the head */
+static VTDQueueError vtd_queue_step(VTDUnit *unit)
+{
+    VTDQueue *q = &unit->queue;
+    uint64_t d[VTD_DESC_WORDS] = {};
+    VTDQueueError error;
+
+    trace_vtd_inv_qi_fetch();
+    if (!unit->memory.read(unit->memory.opaque, q->base + q->head, d,
+                           q->width / 8)) {
+        return VTD_IQEI_FETCH;
+    }
+    error = vtd_desc_run(unit, d);
+    if (error != VTD_IQEI_NONE) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: descriptor 0x%" PRIx64
+                      " 0x%" PRIx64 " at offset 0x%x of the queue: error %d\n",
+                      d[0], d[1], q->head, error);
+    }
+    return error;
+}
+
+/* Section 6.5.1: the tail is inside the queue, and on a descriptor */
+static VTDQueueError vtd_queue_check_tail(VTDQueue *q, uint32_t tail)
+{
+    if (tail >= q->size) {
+        trace_vtd_warn_invalid_qi_tail(tail / q->width);
+        return VTD_IQEI_TAIL;
+    }
+    return tail % q->width ? VTD_IQEI_TAIL_ALIGN : VTD_IQEI_NONE;
+}
+
+/* Section 6.5.1: the queue stops at an error until software clears IQE */
+void vtd_queue_run(VTDUnit *unit)
+{
+    VTDQueue *q = &unit->queue;
+    uint32_t tail = vtd_reg_get(unit, DMAR_IQT_REG);
+    VTDQueueError error;
+
+    if (!(vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES) ||
+        (vtd_reg_get(unit, DMAR_FSTS_REG) & VTD_FSTS_IQE)) {
+        return;
+    }
+    trace_vtd_inv_qi_tail(tail / q->width);
+    error = vtd_queue_check_tail(q, tail);
+    while (error == VTD_IQEI_NONE && q->head != tail) {
+        error = vtd_queue_step(unit);
+        if (error == VTD_IQEI_NONE) {
+            q->head = (q->head + q->width) & (q->size - 1);
+        }
+    }
+    if (error != VTD_IQEI_NONE) {
+        vtd_reg_set(unit, DMAR_IQERCD_REG, error);
+        vtd_fault_status(unit, VTD_FSTS_IQE);
+    }
+}
+
+/* Section 11.4.8.3: the queue has 2^QS pages, whatever the width */
+static void vtd_queue_start(VTDUnit *unit)
+{
+    uint64_t iqa = vtd_reg_get(unit, DMAR_IQA_REG);
+    VTDQueue *q = &unit->queue;
+
+    q->width = iqa & VTD_IQA_DW ? 32 : 16;
+    q->base = iqa & VTD_PAGE_MASK;
+    q->size = VTD_PAGE_SIZE << VTD_GET(iqa, VTD_IQA_QS_FIELD);
+    q->head = 0;
+    trace_vtd_inv_qi_setup(q->base, q->size);
+    vtd_status_update(unit, 0, VTD_GSTS_QIES);
+    vtd_queue_run(unit);
+}
+
+/* Section 11.4.8.1: the head is 0 while the queue is disabled */
+void vtd_queue_enable(VTDUnit *unit, bool enable)
+{
+    trace_vtd_inv_qi_enable(enable);
+    if (enable) {
+        vtd_queue_start(unit);
+    } else {
+        unit->queue.head = 0;
+        vtd_status_update(unit, VTD_GSTS_QIES, 0);
+    }
+}

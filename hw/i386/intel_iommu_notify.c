@@ -1,0 +1,271 @@
+/*
+ * Intel VT-d: those who have to be told of mappings
+ *
+ * vfio keeps a copy of the guest's tables in the host's IOMMU and wants to
+ * know what was mapped and unmapped (IOMMU_NOTIFIER_MAP).  The guest only
+ * says which range it changed.  So for each such requester there is a shadow:
+ * a tree of the mappings that were announced.  After a flush the tables are
+ * walked over the range and compared with the shadow; the differences are
+ * announced.  With caching mode the guest flushes whenever it maps, too.
+ *
+ * Others (vhost) cache translations that they asked for, and only want to
+ * know what to drop.
+ *
+ * Everything here runs under the big lock.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/log.h"
+#include "qapi/error.h"
+#include "exec/address-spaces.h"
+#include "system/dma.h"
+#include "intel_iommu_internal.h"
+#include "trace.h"
+
+/* One announced mapping: input addresses @first to @last, inclusive */
+typedef struct VTDMapping {
+    uint64_t first;
+    uint64_t last;
+    uint64_t addr;
+    VTDPerm perm;
+} VTDMapping;
+
+/* Mappings do not overlap; any that overlaps the one looked for is equal */
+static int vtd_mapping_compare(gconstpointer p, gconstpointer q, gpointer data)
+{
+    const VTDMapping *a = p, *b = q;
+
+    return a->last < b->first ? -1 : a->first > b->last;
+}
+
+/*
+ * Tell one notifier, of what lies in its range, in pieces that are powers of
+ * two in size and alignment: more is not promised to it by the memory API.
+ */
+static void vtd_tell_one(IOMMUNotifier *n, IOMMUNotifierFlag type,
+                         const VTDMapping *m)
+{
+    uint64_t first = MAX(m->first, n->start);
+    uint64_t last = MIN(m->last, n->end);
+
+    while (first <= last) {
+        uint64_t mask = dma_aligned_pow2_mask(first, last, 64);
+        IOMMUTLBEvent event = {
+            .type = type,
+            .entry = {
+                .target_as = &address_space_memory,
+                .iova = first,
+                .translated_addr = m->addr + (first - m->first),
+                .addr_mask = mask,
+                .perm = type == IOMMU_NOTIFIER_MAP ?
+                        IOMMU_ACCESS_FLAG(m->perm & VTD_PERM_R,
+                                          m->perm & VTD_PERM_W) : IOMMU_NONE,
+            },
+        };
+
+        memory_region_notify_iommu_one(n, &event);
+        if (mask >= last - first) {
+            return;
+        }
+        first += mask + 1;
+    }
+}
+
+static void vtd_tell_all(VTDAddressSpace *as, IOMMUNotifierFlag type,
+                         const VTDMapping *m)
+{
+    IOMMUNotifier *n;
+
+    IOMMU_NOTIFIER_FOREACH(n, &as->iommu) {
+        if (n->notifier_flags & type) {
+            vtd_tell_one(n, type, m);
+        }
+    }
+}
+
+bool vtd_notify_wanted(VTDAddressSpace *as)
+{
+    return as->iommu.iommu_notify_flags & IOMMU_NOTIFIER_IOTLB_EVENTS;
+}
+
+/* Withdraw every announced mapping that overlaps [@first, @last] */
+static void vtd_shadow_withdraw(VTDAddressSpace *as, uint64_t first,
+                                uint64_t last)
+{
+    VTDMapping range = { .first = first, .last = last };
+    VTDMapping *m;
+
+    while ((m = g_tree_lookup(as->shadow, &range))) {
+        trace_vtd_page_walk_one(0, m->first, 0, m->last - m->first, 0);
+        vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, m);
+        g_tree_remove(as->shadow, m);
+    }
+}
+
+static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
+{
+    const VTDMapping *old = g_tree_lookup(as->shadow, m);
+
+    if (old && old->first == m->first && old->last == m->last &&
+        old->addr == m->addr && old->perm == m->perm) {
+        trace_vtd_page_walk_one_skip_map(m->first, m->last - m->first,
+                                         m->addr);
+        return;
+    }
+    vtd_shadow_withdraw(as, m->first, m->last);
+    g_tree_insert(as->shadow, g_memdup2(m, sizeof(*m)), NULL);
+    vtd_tell_all(as, IOMMU_NOTIFIER_MAP, m);
+}
+
+static void vtd_shadow_visit(void *opaque, const VTDTranslation *t)
+{
+    VTDAddressSpace *as = opaque;
+    VTDMapping m = {
+        .first = t->iova, .last = t->iova + t->mask,
+        .addr = t->addr, .perm = t->perm,
+    };
+
+    if (t->perm == VTD_PERM_NONE) {
+        vtd_shadow_withdraw(as, m.first, m.last);
+        return;
+    }
+    trace_vtd_page_walk_one(t->domain, t->iova, t->addr, t->mask, t->perm);
+    vtd_shadow_announce(as, &m);
+}
+
+/*
+ * An announced mapping that only partly lies in the range may have been
+ * split by the guest: compare all of it, lest its other part get lost.
+ */
+static void vtd_shadow_widen(VTDAddressSpace *as, uint64_t *first,
+                             uint64_t *last)
+{
+    VTDMapping low = { .first = *first, .last = *first };
+    VTDMapping high = { .first = *last, .last = *last };
+    const VTDMapping *m;
+
+    m = g_tree_lookup(as->shadow, &low);
+    if (m) {
+        *first = m->first;
+    }
+    m = g_tree_lookup(as->shadow, &high);
+    if (m) {
+        *last = m->last;
+    }
+}
+
+/* Bring the shadow of [@first, @last] in line with the guest's tables */
+static void vtd_shadow_sync(VTDAddressSpace *as, uint64_t first, uint64_t last)
+{
+    VTDUnit *unit = as->unit;
+    VTDConfig cfg;
+
+    vtd_shadow_widen(as, &first, &last);
+    if (!(qatomic_read_u64(&unit->dmar) & VTD_DMAR_ENABLED) ||
+        vtd_requester_config(as, &cfg) != VTD_FR_NONE ||
+        cfg.stage != VTD_STAGE_SECOND) {
+        vtd_shadow_withdraw(as, first, last);
+        return;
+    }
+    if (!vtd_walk_range(&unit->memory, &cfg, first, last, vtd_shadow_visit,
+                        as)) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: requester 0x%04x maps "
+                      "more than %u pages: the rest is not mapped for the "
+                      "devices of the host\n", vtd_sid(as), VTD_WALK_BUDGET);
+    }
+}
+
+static uint64_t vtd_last_address(VTDAddressSpace *as)
+{
+    return vtd_host_mask(&as->unit->cap);
+}
+
+void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)
+{
+    VTDMapping m = {
+        .first = first, .last = MIN(last, vtd_last_address(as)),
+    };
+
+    if (m.first > m.last) {
+        return;
+    }
+    if (as->shadow) {
+        vtd_shadow_sync(as, m.first, m.last);
+    } else {
+        vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, &m);
+    }
+}
+
+void vtd_notify_device_tlb(VTDAddressSpace *as, uint64_t first, uint64_t last)
+{
+    VTDMapping m = { .first = first, .last = last };
+
+    vtd_tell_all(as, IOMMU_NOTIFIER_DEVIOTLB_UNMAP, &m);
+}
+
+static gboolean vtd_replay_mapping(gpointer key, gpointer value, gpointer data)
+{
+    vtd_tell_one(data, IOMMU_NOTIFIER_MAP, key);
+    return false;
+}
+
+/*
+ * The first one to come hears everything from the comparison with an empty
+ * shadow; later ones are told what the shadow holds.
+ */
+void vtd_notify_replay(VTDAddressSpace *as, IOMMUNotifier *n)
+{
+    if (!as->shadow) {
+        return;
+    }
+    if (!as->shadow_synced) {
+        as->shadow_synced = true;
+        vtd_shadow_sync(as, 0, vtd_last_address(as));
+    } else {
+        g_tree_foreach(as->shadow, vtd_replay_mapping, n);
+    }
+}
+
+void vtd_notify_destroy(VTDAddressSpace *as)
+{
+    if (as->shadow) {
+        g_tree_destroy(as->shadow);
+        as->shadow = NULL;
+        as->shadow_synced = false;
+    }
+}
+
+static int vtd_notify_refuse(VTDAddressSpace *as, const char *what,
+                             Error **errp)
+{
+    error_setg_errno(errp, ENOTSUP, "device %02x.%02x.%x requires %s",
+                     PCI_BUS_NUM(vtd_sid(as)), PCI_SLOT(as->devfn),
+                     PCI_FUNC(as->devfn), what);
+    return -ENOTSUP;
+}
+
+int vtd_notify_flags(VTDAddressSpace *as, IOMMUNotifierFlag old,
+                     IOMMUNotifierFlag new, Error **errp)
+{
+    const VTDCapDesc *cap = &as->unit->cap;
+
+    if (cap->snoop_control && new != IOMMU_NOTIFIER_NONE) {
+        error_setg_errno(errp, ENOTSUP,
+                         "Snoop Control with vhost or VFIO is not supported");
+        return -ENOTSUP;
+    }
+    if (!cap->caching_mode && (new & IOMMU_NOTIFIER_MAP)) {
+        return vtd_notify_refuse(as, "caching mode", errp);
+    }
+    if (!cap->device_iotlb && (new & IOMMU_NOTIFIER_DEVIOTLB_UNMAP)) {
+        return vtd_notify_refuse(as, "device IOTLB mode", errp);
+    }
+    if (!(new & IOMMU_NOTIFIER_MAP)) {
+        vtd_notify_destroy(as);
+    } else if (!as->shadow) {
+        as->shadow = g_tree_new_full(vtd_mapping_compare, NULL, g_free, NULL);
+    }
+    return 0;
+}

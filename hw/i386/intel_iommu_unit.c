@@ -1,0 +1,96 @@
+/*
+ * Intel VT-d: the remapping unit as a whole
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/log.h"
+#include "qemu/main-loop.h"
+#include "hw/i386/apic_internal.h"
+#include "exec/address-spaces.h"
+#include "intel_iommu_internal.h"
+#include "trace.h"
+
+/*
+ * Tables are in memory.  A read that would reach a device instead could take
+ * the big lock, for which an iothread must not wait here.
+ */
+static bool vtd_memory_read(void *opaque, uint64_t addr, uint64_t *words,
+                            unsigned n)
+{
+    if (address_space_read(&address_space_memory, addr,
+                           VTD_MEMORY_ONLY,
+                           words, n * sizeof(*words)) != MEMTX_OK) {
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        words[i] = le64_to_cpu(words[i]);
+    }
+    return true;
+}
+
+/*
+ * Section 5.1.1: the unit's own interrupts are not remapped.  Messages for
+ * the local APICs do not go through memory, which has no room for 32-bit
+ * APIC IDs; any other address is written to, as hardware would.
+ */
+void vtd_send_interrupt(VTDUnit *unit, uint64_t address, uint32_t data)
+{
+    MSIMessage msg = { .address = address, .data = data };
+    uint32_t le = cpu_to_le32(data);
+
+    trace_vtd_irq_generate(address, data);
+    if ((uint32_t)address - VTD_IR_ADDR_BASE < VTD_IR_RANGE_SIZE) {
+        apic_get_class(NULL)->send_msi(&msg);
+    } else if (address_space_write(&address_space_memory, address,
+                                   VTD_MEMORY_ONLY,
+                                   &le, sizeof(le)) != MEMTX_OK) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: event message to 0x%"
+                      PRIx64 ", which is neither an APIC nor memory\n",
+                      address);
+    }
+}
+
+void vtd_unit_settle(VTDUnit *unit)
+{
+    vtd_spaces_update_wanted(unit);
+    vtd_fault_deliver(unit);
+}
+
+static void vtd_unit_bh(void *opaque)
+{
+    vtd_unit_settle(opaque);
+}
+
+void vtd_unit_reset(VTDUnit *unit)
+{
+    qemu_bh_cancel(unit->bh);
+    qatomic_set_u64(&unit->dmar, 0);
+    qatomic_set_u64(&unit->ir, 0);
+    unit->queue = (VTDQueue) { .width = 16 };
+    vtd_regs_reset(unit);
+    vtd_fault_reset(&unit->fault);
+    vtd_flush_everything(unit);
+    vtd_iec_flush_global(unit);
+    vtd_spaces_update(unit);
+}
+
+VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
+{
+    VTDUnit *unit = g_new0(VTDUnit, 1);
+
+    unit->owner = owner;
+    unit->cap = *cap;
+    unit->memory = (VTDMemory) { .read = vtd_memory_read };
+    unit->queue.width = 16;
+    unit->bh = qemu_bh_new_guarded(vtd_unit_bh, unit,
+                                   &owner->mem_reentrancy_guard);
+    vtd_epochs_init(&unit->epochs);
+    vtd_fault_init(&unit->fault, cap->fault_records);
+    vtd_interrupts_init(unit);
+    vtd_regs_init(unit);
+    vtd_regs_reset(unit);
+    vtd_spaces_init(unit);
+    return unit;
+}

@@ -1,0 +1,160 @@
+/*
+ * Intel VT-d: migration
+ *
+ * Section "iommu-intel" has the layout that QEMU's streams have always had.
+ * Nothing of it is live state: it is put together from the unit before it is
+ * saved, and taken apart after it was loaded.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "migration/vmstate.h"
+#include "intel_iommu_internal.h"
+
+static void vtd_save_register(VTDUnit *unit, VTDStream *s, unsigned offset,
+                              unsigned size)
+{
+    stn_le_p(s->csr + offset, size, vtd_reg_get(unit, offset));
+}
+
+static int vtd_pre_save(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+    VTDUnit *unit = iommu->unit;
+    VTDStream *s = &iommu->stream;
+    uint64_t dmar, ir;
+
+    vtd_unit_settle(unit);
+    dmar = qatomic_read_u64(&unit->dmar);
+    ir = qatomic_read_u64(&unit->ir);
+    *s = (VTDStream) {
+        .root = dmar & ~VTD_DMAR_ENABLED,
+        .intr_root = ir & VTD_PAGE_MASK,
+        .iq = unit->queue.base,
+        .intr_size = ir ? 2U << VTD_GET(ir, VTD_IRTA_S_FIELD) : 0,
+        .iq_head = unit->queue.head / unit->queue.width,
+        .iq_tail = vtd_reg_get(unit, DMAR_IQT_REG) / unit->queue.width,
+        .iq_size = unit->queue.size / unit->queue.width,
+        .next_frcd_reg = unit->fault.next,
+        .iq_last_desc_type = unit->queue.last_type,
+        .dmar_enabled = dmar & VTD_DMAR_ENABLED,
+        .qi_enabled = vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES,
+        .intr_enabled = ir & VTD_IR_ENABLED,
+        .intr_eime = ir & VTD_IRTA_EIME,
+    };
+    memcpy(s->csr, unit->csr, sizeof(s->csr));
+    vtd_save_register(unit, s, DMAR_FSTS_REG, 4);
+    vtd_save_register(unit, s, DMAR_FECTL_REG, 4);
+    vtd_save_register(unit, s, DMAR_IQH_REG, 8);
+    vtd_save_register(unit, s, DMAR_FRCD_REG, 8);
+    vtd_save_register(unit, s, DMAR_FRCD_REG + 8, 8);
+    return 0;
+}
+
+/* What the unit offers is decided here, not by the machine it came from */
+static void vtd_load_capabilities(VTDUnit *unit)
+{
+    uint64_t cap = vtd_cap_value(&unit->cap);
+    uint64_t ecap = vtd_ecap_value(&unit->cap);
+
+    if (vtd_reg_get(unit, DMAR_CAP_REG) != cap ||
+        vtd_reg_get(unit, DMAR_ECAP_REG) != ecap) {
+        warn_report("intel-iommu: the source has capabilities 0x%" PRIx64
+                    "/0x%" PRIx64 ", this unit has 0x%" PRIx64 "/0x%" PRIx64,
+                    vtd_reg_get(unit, DMAR_CAP_REG),
+                    vtd_reg_get(unit, DMAR_ECAP_REG), cap, ecap);
+    }
+    vtd_reg_set(unit, DMAR_CAP_REG, cap);
+    vtd_reg_set(unit, DMAR_ECAP_REG, ecap);
+}
+
+static void vtd_load_queue(VTDUnit *unit, const VTDStream *s)
+{
+    uint64_t iqa = vtd_reg_get(unit, DMAR_IQA_REG);
+    VTDQueue *q = &unit->queue;
+
+    q->width = iqa & VTD_IQA_DW ? 32 : 16;
+    q->base = s->iq & VTD_PAGE_MASK;
+    q->size = VTD_PAGE_SIZE << VTD_GET(iqa, VTD_IQA_QS_FIELD);
+    q->head = (s->iq_head * q->width) & (q->size - 1);
+    q->last_type = s->iq_last_desc_type;
+}
+
+/* The number of entries is 2^(S+1): find S again */
+static uint64_t vtd_load_irta(const VTDStream *s)
+{
+    return (s->intr_root & VTD_PAGE_MASK) |
+           VTD_PUT(VTD_IRTA_S_FIELD,
+                   s->intr_size > 2 ? ctz32(s->intr_size) - 1 : 0) |
+           (s->intr_eime ? VTD_IRTA_EIME : 0);
+}
+
+static int vtd_post_load(void *opaque, int version_id)
+{
+    IntelIOMMUState *iommu = opaque;
+    VTDUnit *unit = iommu->unit;
+    const VTDStream *s = &iommu->stream;
+    uint32_t status = ldl_le_p(s->csr + DMAR_GSTS_REG);
+
+    memcpy(unit->csr, s->csr, sizeof(unit->csr));
+    vtd_load_capabilities(unit);
+    vtd_fault_load(&unit->fault, s);
+    vtd_load_queue(unit, s);
+    qatomic_set_u64(&unit->ir, vtd_load_irta(s) |
+                    (s->intr_enabled ? VTD_IR_ENABLED : 0) |
+                    (status & VTD_GSTS_CFIS ? VTD_IR_COMPAT : 0));
+    qatomic_set_u64(&unit->dmar, (s->root & ~0x3ffULL) |
+                    (s->dmar_enabled ? VTD_DMAR_ENABLED : 0));
+    vtd_flush_everything(unit);
+    vtd_iec_flush_global(unit);
+    vtd_spaces_update(unit);
+    qemu_bh_schedule(unit->bh);     /* a fault event may have been pending */
+    return 0;
+}
+
+/* Named as in every stream before, although they live one level deeper */
+#define VTD_STREAM(_field, _info, _type) {                              \
+    .name = stringify(_field),                                          \
+    .info = &(_info),                                                   \
+    .size = sizeof(_type),                                              \
+    .flags = VMS_SINGLE,                                                \
+    .offset = vmstate_offset_value(IntelIOMMUState, stream._field, _type), \
+}
+
+const VMStateDescription vtd_vmstate = {
+    .name = "iommu-intel",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .priority = MIG_PRI_IOMMU,
+    .pre_save = vtd_pre_save,
+    .post_load = vtd_post_load,
+    .fields = (const VMStateField[]) {
+        VTD_STREAM(root, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(intr_root, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(iq, vmstate_info_uint64, uint64_t),
+        VTD_STREAM(intr_size, vmstate_info_uint32, uint32_t),
+        VTD_STREAM(iq_head, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(iq_tail, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(iq_size, vmstate_info_uint16, uint16_t),
+        VTD_STREAM(next_frcd_reg, vmstate_info_uint16, uint16_t),
+        {
+            .name = "csr",
+            .info = &vmstate_info_uint8,
+            .size = sizeof(uint8_t),
+            .num = DMAR_REG_SIZE,
+            .flags = VMS_ARRAY,
+            .offset = vmstate_offset_array(IntelIOMMUState, stream.csr,
+                                           uint8_t, DMAR_REG_SIZE),
+        },
+        VTD_STREAM(iq_last_desc_type, vmstate_info_uint8, uint8_t),
+        VMSTATE_UNUSED(1),
+        VTD_STREAM(dmar_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(qi_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(intr_enabled, vmstate_info_bool, bool),
+        VTD_STREAM(intr_eime, vmstate_info_bool, bool),
+        VMSTATE_END_OF_LIST()
+    }
+};

@@ -1,0 +1,137 @@
+/*
+ * Intel VT-d: page walks
+ *
+ * A leaf: it reads guest memory through the caller's function and returns a
+ * translation or the reason why there is none.  It knows no registers, no
+ * caches and no events, so a unit test links it alone.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_I386_INTEL_IOMMU_WALK_H
+#define HW_I386_INTEL_IOMMU_WALK_H
+
+#include "hw/i386/intel_iommu_spec.h"
+
+/**
+ * VTDMemory: how tables are read
+ * @read: read @n consecutive 64-bit little-endian words at guest-physical
+ *        @addr into @words in host order; false if that is not memory.
+ *        Called from any thread; must not take the big lock.
+ * @opaque: passed to @read
+ */
+typedef struct VTDMemory {
+    bool (*read)(void *opaque, uint64_t addr, uint64_t *words, unsigned n);
+    void *opaque;
+} VTDMemory;
+
+/** VTDPerm: what a request wants, or a translation allows (a bit mask) */
+typedef enum VTDPerm {
+    VTD_PERM_NONE = 0,
+    VTD_PERM_R = 1,
+    VTD_PERM_W = 2,
+    VTD_PERM_RW = VTD_PERM_R | VTD_PERM_W,
+} VTDPerm;
+
+/** VTDStage: how a requester's addresses are translated */
+typedef enum VTDStage {
+    VTD_STAGE_PASS_THROUGH,
+    VTD_STAGE_SECOND,
+} VTDStage;
+
+/**
+ * VTDConfig: what one requester may do, from its root and context entries
+ * @stage: how its requests are translated
+ * @domain: domain-id, the tag of everything cached for it
+ * @levels: 3 or 4 levels of paging entries
+ * @root: guest-physical address of the topmost paging structure
+ * @address_limit: the first input address that is out of bounds
+ * @rsvd_leaf: reserved bits of a present leaf entry, address bits aside
+ * @host_mask: the address bits that exist (HAW); others are reserved
+ * @fpd: fault processing disabled (section 9.3); meaningful even when the
+ *       lookup of the configuration failed
+ */
+typedef struct VTDConfig {
+    VTDStage stage;
+    uint16_t domain;
+    uint8_t levels;
+    bool fpd;
+    uint64_t root;
+    uint64_t address_limit;
+    uint64_t rsvd_leaf;
+    uint64_t host_mask;
+} VTDConfig;
+
+/**
+ * VTDTranslation: one page
+ * @iova: first input address of the page
+ * @addr: first output address
+ * @mask: page size - 1
+ * @perm: accesses that every level allows
+ * @domain: domain-id it belongs to
+ */
+typedef struct VTDTranslation {
+    uint64_t iova;
+    uint64_t addr;
+    uint64_t mask;
+    VTDPerm perm;
+    uint16_t domain;
+} VTDTranslation;
+
+/** vtd_page_shift: log2 of the page size of a leaf at @level (1, 2 or 3) */
+static inline unsigned vtd_page_shift(unsigned level)
+{
+    return VTD_PAGE_SHIFT + VTD_SS_LEVEL_BITS * (level - 1);
+}
+
+/**
+ * vtd_walk_second_stage: translate one address (section 3.7)
+ * @mem: how tables are read
+ * @cfg: of the requester; @cfg->stage is VTD_STAGE_SECOND
+ * @iova: input address
+ * @want: the accesses that must be allowed; VTD_PERM_NONE probes
+ * @out: filled when a leaf was reached, with whatever it allows
+ *
+ * Returns VTD_FR_NONE, or the reason for the fault.
+ */
+VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
+                                     const VTDConfig *cfg, uint64_t iova,
+                                     VTDPerm want, VTDTranslation *out);
+
+/*
+ * Entries that one vtd_walk_range() reads at most.  Tables that point to
+ * themselves describe 2^36 pages in one frame: a guest must not be able to
+ * stop QEMU for that long.  This many 4 KiB pages are 16 GiB, far more than
+ * one vfio container takes (65535 mappings by default).
+ */
+#define VTD_WALK_BUDGET                (1U << 22)
+
+/**
+ * VTDWalkVisit: told of each run of addresses in turn, lowest first
+ * @opaque: of the caller
+ * @t: a mapped page (its perm is not VTD_PERM_NONE) or a naturally aligned
+ *     part of one, or an unmapped run: perm is VTD_PERM_NONE, @t->iova its
+ *     start and @t->mask its length - 1 (not a power of two then)
+ */
+typedef void VTDWalkVisit(void *opaque, const VTDTranslation *t);
+
+/**
+ * vtd_walk_range: visit what the second-stage tables say of [@first, @last]
+ * @mem: how tables are read
+ * @cfg: of the requester; @cfg->stage is VTD_STAGE_SECOND
+ * @first: first address; a page that it lies in is visited whole
+ * @last: last address, inclusive
+ * @visit: called for each mapped page and each unmapped run
+ * @opaque: for @visit
+ *
+ * What would fault in vtd_walk_second_stage() counts as unmapped, the part
+ * of a large page that is interrupt addresses too.  The cost is the number of
+ * entries present in the range, plus 512 for each table that they live in.
+ * Returns false if VTD_WALK_BUDGET ran out; the rest was then visited as
+ * unmapped.
+ */
+bool vtd_walk_range(const VTDMemory *mem, const VTDConfig *cfg,
+                    uint64_t first, uint64_t last,
+                    VTDWalkVisit *visit, void *opaque);
+
+#endif
