@@ -8,7 +8,7 @@
 #
 # See vtd_guest/testcase.py for the variables that name the guest's kernel.
 
-from vtd_guest.hardware import NET_RINGS, VIRTIO
+from vtd_guest.hardware import VIRTIO
 from vtd_guest.testcase import VTDGuestTest
 
 PORTS = ['-device', 'pcie-root-port,id=port0,chassis=1,slot=1',
@@ -54,7 +54,7 @@ class VTDHotPlug(VTDGuestTest):
 
     def network_comes_and_goes(self):
         self.vm.cmd('netdev_add', type='hubport', id='hot0', hubid=0)
-        self.plug(f'virtio-net-pci,{VIRTIO},{NET_RINGS},id=hot-net,bus=port0,'
+        self.plug(f'virtio-net-pci,{VIRTIO},id=hot-net,bus=port0,'
                   'netdev=hot0,romfile=')
         self.guest.run('wait_for 50 interface_of virtio_net')
         self.assert_network_works()
