@@ -31,10 +31,13 @@ REGISTERS = [0x00, 0x08, 0x0c, 0x10, 0x14, 0x1c, 0x20, 0x24, 0x38, 0x3c, 0x40,
 
 class VTDMigration(VTDGuestTest):
 
-    def start_busy(self, guest):
-        guest.run('start_loops ' + ' '.join(DISKS))
-        guest.run('start_net_loop e1000e virtio_net')
-        self.wait_loops(LOOPS, guest=guest)
+    def start_busy(self, guest, loops=LOOPS):
+        delay = '' if 'net' in loops else 'DELAY=100 '
+        guest.run(f'{delay}start_loops vda')
+        guest.run('start_loops sda')
+        if 'net' in loops:
+            guest.run('start_net_loop e1000e virtio_net')
+        self.wait_loops(loops, guest=guest)
 
     def unit_registers(self, vm):
         return {f'{offset:#x}': self.register(GSTS - 0x1c + offset, vm)
@@ -42,20 +45,22 @@ class VTDMigration(VTDGuestTest):
 
     def assert_goes_on(self, guest, vm, before):
         """The loops go on from where they were, and nothing is lost."""
-        now = self.wait_loops(LOOPS, 5, guest)
-        for name in LOOPS:
+        loops = list(before)
+        now = self.wait_loops(loops, 5, guest)
+        for name in loops:
             self.assertGreater(now[name], before[name])
         self.assert_unit_on(vm=vm)
         self.assert_domains('DMA-FQ', guest)
-        counts = self.irq_counts(guest)
+        delivered = self.remapped_irqs(guest)
         guest.run('move_irqs 2')
-        self.wait_loops(LOOPS, 3, guest)
+        self.wait_loops(loops, 3, guest)
         guest.run('stop_loops')
-        after = self.irq_counts(guest)
-        self.assertGreater(
-            sum(n for chip, n in after.items() if chip.startswith('IR-PCI')),
-            sum(n for chip, n in counts.items() if chip.startswith('IR-PCI')))
+        self.assertGreater(self.remapped_irqs(guest), delivered)
         self.assert_quiet(guest)
+
+    def remapped_irqs(self, guest):
+        return sum(n for chip, n in self.irq_counts(guest).items()
+                   if chip.startswith('IR-PCI'))
 
     def to_qcow2(self, disk):
         target = disk.path.with_suffix('.qcow2')
@@ -111,21 +116,22 @@ class VTDMigration(VTDGuestTest):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.1)
 
-    def migrate(self, first, second):
+    def migrate(self, first, second, loops):
+        """From one binary to the other while these loops are busy"""
         disks = self.new_disks(*KINDS)
         source = self.new_machine('source', first, disks)
         target = self.new_machine('target', second, disks)
         target.add_args('-incoming', 'defer')
         guest = self.launch(source, 'source')
         guest.wait_ready()
-        self.start_busy(guest)
+        self.start_busy(guest, loops)
         arrived = self.launch(target, 'target')
 
         uri = 'unix:' + self.socket_dir().name + '/migrate'
         target.cmd('migrate-incoming', uri=uri)
         source.cmd('migrate-set-parameters',
                    {'max-bandwidth': 1 << 30, 'downtime-limit': 2000})
-        before = self.loop_rounds(LOOPS, guest)
+        before = self.loop_rounds(loops, guest)
         source.cmd('migrate', uri=uri)
         self.wait_migrated(source, target)
 
@@ -136,16 +142,21 @@ class VTDMigration(VTDGuestTest):
         self.assert_goes_on(arrived, target, before)
         for disk in disks:
             self.assert_disk_works(disk, arrived)
-        self.assert_network_works(arrived)
+        self.assert_network_works(arrived, rounds=10)
+
+    # QEMU 10.0.13 writes used element 759 of a virtio ring to two pages as if
+    # they were adjacent (address_space_write_cached_slow), and the guest dies
+    # of that, if they are not.  Where it takes part, virtio has little to do;
+    # AHCI is as busy as it can be.
 
     def test_from_stock(self):
-        self.migrate(self.need_stock(), self.qemu_bin)
+        self.migrate(self.need_stock(), self.qemu_bin, DISKS)
 
     def test_to_stock(self):
-        self.migrate(self.qemu_bin, self.need_stock())
+        self.migrate(self.qemu_bin, self.need_stock(), DISKS)
 
     def test_to_itself(self):
-        self.migrate(self.qemu_bin, self.qemu_bin)
+        self.migrate(self.qemu_bin, self.qemu_bin, LOOPS)
 
 
 if __name__ == '__main__':

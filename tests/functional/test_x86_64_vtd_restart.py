@@ -107,6 +107,7 @@ class VTDRestart(VTDGuestTest):
         self.assert_all_works()
 
     def test_sleep_and_wake(self):
+        self.plain_boot = True
         guest = self.boot_all()
         for _ in range(2):
             self.start_busy()

@@ -99,12 +99,13 @@ net_check()
     net-loop "$(interface_of "$1")" "$(interface_of "$2")" "${3:-40}"
 }
 
-# Endless loops of checked I/O, in the background; loop_status shows how far
-# each has come
+# Endless loops of checked I/O, in the background, which wait $DELAY
+# milliseconds after each round; loop_status shows how far each has come
 start_loops()
 {
     for disk in "$@"; do
-        io-loop "/dev/$disk" "/tmp/loop.$disk" > "/tmp/out.$disk" 2>&1 &
+        io-loop "/dev/$disk" "/tmp/loop.$disk" "${DELAY:-0}" > \
+            "/tmp/out.$disk" 2>&1 &
     done
 }
 

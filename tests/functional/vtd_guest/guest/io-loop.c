@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Endless checked disk I/O: io-loop DEVICE STATUS-FILE
+ * Endless checked disk I/O: io-loop DEVICE STATUS-FILE MILLISECONDS
  *
  * Each round writes one block with a pattern made of its place and the
  * round's number, past the page cache, reads it back, and then reads one block
- * of an earlier round.  The status file says "ROUNDS ok" or what went wrong.
+ * of an earlier round; then it waits.  The status file says "ROUNDS ok" or what went wrong.
  */
 
 #define _GNU_SOURCE
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int fd;
 
-    if (argc != 3 || buffer == MAP_FAILED) {
+    if (argc != 4 || buffer == MAP_FAILED) {
         return 2;
     }
     fd = open(argv[1], O_RDWR | O_DIRECT);
@@ -94,5 +94,6 @@ int main(int argc, char **argv)
             check(fd, buffer, buffer + BLOCK, older, round);
         }
         status(round, "ok");
+        usleep(atoi(argv[3]) * 1000);
     }
 }
