@@ -277,8 +277,9 @@ class Builder:
             blob = work.store('hash-object', '-w', '--stdin',
                               data=self.text.encode()).decode().strip()
             update.append(f'100644 {blob}\tMAINTAINERS')
-        self.index.git('update-index', '--index-info',
-                       data=('\n'.join(update) + '\n').encode())
+        if update:
+            self.index.git('update-index', '--index-info',
+                           data=('\n'.join(update) + '\n').encode())
         return Step(commit, self.index.tree(), lines)
 
 

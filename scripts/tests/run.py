@@ -125,6 +125,15 @@ class Lay(Fixture):
         self.assertIn('F: hw/i386/new.c\nF: hw/i386/old.c\n',
                       self.laid('MAINTAINERS'))
 
+    def test_commit_with_edits_alone(self):
+        self.change('series/0000-edit.patch', 'a: b\n\ntext\n---\n'
+                    + EDIT.replace('new.c', 'gen.c'))
+        self.change('series/0001-new.patch',
+                    COMMIT.replace(" add('old.c')\n+", " add('gen.c')\n+"))
+        self.good('lay')
+        self.assertIn("add('gen.c')\nadd('new.c')",
+                      self.laid('hw/i386/meson.build'))
+
     def test_only_what_changed_is_written(self):
         self.good('lay')
         tree = os.path.join(self.repo, 'build/tree')
