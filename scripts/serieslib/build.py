@@ -250,12 +250,24 @@ def configure_each(obj):
 
 
 def documentation():
-    """QEMU's manuals, with Sphinx' warnings as errors."""
+    """QEMU's manuals; returns what Sphinx says."""
     top = os.path.join(work.BUILD, 'docs')
     obj = os.path.join(top, 'obj')
     os.makedirs(top, exist_ok=True)
     if not os.path.lexists(os.path.join(top, 'qemu')):
         os.symlink('../ours/qemu', os.path.join(top, 'qemu'))
     ensure_tools()
-    _configure('docs', obj, ['--enable-docs', '--enable-werror'])
-    compile_in('docs', obj, ['docs/docs.stamp'])
+    _configure('docs', obj, ['--enable-docs', '--disable-werror'])
+    compile_in('docs', obj, ['qemu-version.h'])
+    # All pages anew, or those that have not changed keep their warnings to
+    # themselves.
+    version = work.read_json(work.BASE_STAMP)['version']
+    source, out = os.path.join(top, 'qemu', 'docs'), os.path.join(top, 'html')
+    return say.run_logged(
+        'manual', ['pyvenv/bin/sphinx-build', '-q', '-E', '-a', '-j', 'auto',
+                   f'-Dversion={version}', '-Drelease=', '-b', 'html', '-d',
+                   os.path.join(top, 'doctrees'),
+                   os.path.realpath(source), out],
+        work.log('docs'), cwd=obj,
+        env=dict(environment(), CONFDIR='etc/qemu'),
+        keep_fds=work.lock_fds())

@@ -125,13 +125,13 @@ class Lay(Fixture):
         self.assertIn('F: hw/i386/new.c\nF: hw/i386/old.c\n',
                       self.laid('MAINTAINERS'))
 
-    def test_commit_of_edits_alone(self):
-        self.change('series/0002-edit.patch', 'a: b\n\ntext\n\n---\n'
-                    + EDIT.replace("add('old.c')", "add('new.c')", 1)
-                    .replace("+add('new.c')", "+add('newer.c')")
-                    .replace('-2,2 +2,3', '-3,2 +3,3'))
+    def test_commit_with_edits_alone(self):
+        self.change('series/0000-edit.patch', 'a: b\n\ntext\n---\n'
+                    + EDIT.replace('new.c', 'gen.c'))
+        self.change('series/0001-new.patch',
+                    COMMIT.replace(" add('old.c')\n+", " add('gen.c')\n+"))
         self.good('lay')
-        self.assertIn("add('new.c')\nadd('newer.c')\n",
+        self.assertIn("add('gen.c')\nadd('new.c')",
                       self.laid('hw/i386/meson.build'))
 
     def test_only_what_changed_is_written(self):
