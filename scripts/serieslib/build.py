@@ -36,7 +36,9 @@ STOCK_TESTS = ['tests/qtest/intel-iommu-test', 'tests/qtest/bios-tables-test',
 
 KINDS = {
     'default': Kind('ours', [], EMULATOR + TOOLS, True),
-    'asan': Kind('ours', ['--enable-asan', '--enable-ubsan'], EMULATOR, True),
+    # Little optimised and without line numbers: it compiles twice as fast.
+    'asan': Kind('ours', ['--enable-asan', '--enable-ubsan', '-Doptimization=1',
+                          '-Ddebug=false'], EMULATOR, True),
     'stock': Kind('stock', [], EMULATOR + TOOLS, False),
 }
 
