@@ -107,6 +107,7 @@ static void vtd_shadow_withdraw(VTDAddressSpace *as, uint64_t first,
 static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
 {
     const VTDMapping *old = g_tree_lookup(as->shadow, m);
+    VTDMapping *new;
 
     if (old && old->first == m->first && old->last == m->last &&
         old->addr == m->addr && old->perm == m->perm) {
@@ -115,7 +116,9 @@ static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
         return;
     }
     vtd_shadow_withdraw(as, m->first, m->last);
-    g_tree_insert(as->shadow, g_memdup2(m, sizeof(*m)), NULL);
+    /* It is its own value, for g_tree_lookup() to return it */
+    new = g_memdup2(m, sizeof(*m));
+    g_tree_insert(as->shadow, new, new);
     vtd_tell_all(as, IOMMU_NOTIFIER_MAP, m);
 }
 
