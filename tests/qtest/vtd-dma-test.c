@@ -783,6 +783,31 @@ static void add_condition_tests(void)
     }
 }
 
+/*
+ * A large page that covers the interrupt range: what comes out there is
+ * refused, and what comes out beside it is not, in whatever order.
+ */
+static void test_large_page_interrupt_range(void)
+{
+    const uint64_t gib = 0x40000000ULL, base = 0xc0000000ULL;
+    Fix f = fix_new(NULL, 4);
+
+    qvtd_map_level(f.d, gib, base, QVTD_PTE_RW, 3);
+    enable(&f);
+    for (int i = 0; i < 2; i++) {
+        uint64_t inside = gib + QVTD_MSI_BASE - base;
+        uint64_t beside = gib + QVTD_BASE + QVTD_CAP - base;
+
+        qvtd_edu_dma(f.e, beside, 8, true);
+        qvtd_edu_dma(f.e, QVTD_BOUNCE_IOVA, 8, false);
+        g_assert_cmphex(qtest_readq(f.v->qts, f.d->bounce), ==, f.v->cap);
+        qvtd_assert_no_fault(f.v);
+        qvtd_edu_dma(f.e, inside, 4, i);
+        qvtd_assert_fault(f.v, QVTD_FR_INTR_RANGE, SID_A, inside, i);
+    }
+    fix_quit(&f);
+}
+
 /* --- bits that must not fault --- */
 
 typedef struct Ignored {
@@ -1027,6 +1052,8 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/dma/11.4.4/enable-disable", test_enable_disable);
     qtest_add_func("/vtd/dma/11.4.5/new-root", test_new_root);
     add_condition_tests();
+    qtest_add_func("/vtd/dma/7.1.3/0e/large-page",
+                   test_large_page_interrupt_range);
     add_ignored_tests();
     qtest_add_func("/vtd/dma/3.7/permission-on-hit", test_permission_on_hit);
     qtest_add_func("/vtd/dma/3.15/write", test_interrupt_range_write);

@@ -273,17 +273,21 @@ static void test_unplug_active(void)
     qvtd_quit(v);
 }
 
-/* The machine is reset and set up in another way, several times. */
+/*
+ * The machine is reset and set up in another way, several times: the bus
+ * number changes every other time, the tables always.
+ */
 static void test_reset(void)
 {
     QVtd *v = qvtd_start(NULL, ROOT_PORT BEHIND);
 
-    for (uint32_t i = 0; i < 4; i++) {
-        uint16_t sid = QVTD_SID(5 + i, 0, 0);
+    for (uint32_t i = 0; i < 6; i++) {
+        uint8_t bus = 5 + i / 2;
+        uint16_t sid = QVTD_SID(bus, 0, 0);
         g_autofree QVtdEdu *e = NULL;
         QVtdDomain *d;
 
-        qvtd_bridge(v, PORT, 5 + i, 5 + i, 8);
+        qvtd_bridge(v, PORT, bus, bus, 8);
         e = qvtd_edu(v, sid);
         qvtd_tables_init(v);
         d = domain_for(v, sid, 3, 10 + i);

@@ -456,6 +456,24 @@ static void test_gcmd_intremap_off(void)
     qvtd_quit(v);
 }
 
+/* Without any width in CAP.SAGAW there is no translation to enable. */
+static void test_gcmd_dma_translation_off(void)
+{
+    QVtd *v = qvtd_start("dma-translation=off", QVTD_EDU ",addr=4");
+    QVtdEdu *e = qvtd_edu(v, QVTD_SID(0, 4, 0));
+    uint64_t from = qvtd_alloc_pattern(v, 5), to = qvtd_alloc(v, 1);
+
+    g_assert_cmphex(QVTD_CAP_SAGAW(v->cap), ==, 0);
+    qvtd_tables_init(v);
+    qvtd_writel(v, QVTD_GCMD, QVTD_GCMD_TE);
+    g_assert_false(qvtd_readl(v, QVTD_GSTS) & QVTD_GCMD_TE);
+    qvtd_dma_read(e, from);
+    qvtd_dma_write(e, to);
+    g_assert_true(qvtd_holds(v, to, 5));
+    qvtd_assert_no_fault(v);
+    qvtd_quit(v);
+}
+
 /* 11.4.4.2: compatibility format interrupts, on and off */
 static void test_gcmd_cfi(void)
 {
@@ -631,6 +649,8 @@ int main(int argc, char **argv)
                    test_gcmd_not_offered);
     qtest_add_func("/vtd/registers/11.4.4/intremap-off",
                    test_gcmd_intremap_off);
+    qtest_add_func("/vtd/registers/11.4.4/dma-translation-off",
+                   test_gcmd_dma_translation_off);
     qtest_add_func("/vtd/registers/11.4.4/cfi", test_gcmd_cfi);
     qtest_add_func("/vtd/registers/11.4.6.1/granularity", test_ccmd);
     qtest_add_func("/vtd/registers/11.4.6.2/granularity",

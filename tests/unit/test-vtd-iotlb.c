@@ -542,7 +542,7 @@ static void test_context(void)
 #define SMALL_PAGES 960         /* the others are large, or change their size */
 #define HOT_PAGES 16
 #define GROUP_AM 3
-#define ROUNDS 100
+#define ROUNDS 40
 #define WRITES 400
 #define READS 20000
 
@@ -848,7 +848,7 @@ static void test_threads(void)
  * so that the writer is now and then preempted within a write.
  */
 #define TORN_PAGES 8
-#define TORN_FILLS_PER_ROUND 30000ULL
+#define TORN_FILLS_PER_ROUND 50000ULL
 
 static void *torn_writer(void *opaque)
 {
