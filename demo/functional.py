@@ -17,6 +17,7 @@ sys.dont_write_bytecode = True
 
 import assets                                           # noqa: E402
 from assets import DebianError, TOP                     # noqa: E402
+from vtd_guest import GuestError                        # noqa: E402
 
 TREE = TOP / 'build/tree'
 OBJ = TOP / 'build/obj/default'
@@ -40,7 +41,7 @@ def main():
         QEMU_TEST_VTD_REQUIRED='1')
     try:
         more = assets.test_environment(lambda text: print('#', text))
-    except DebianError as err:
+    except (DebianError, GuestError) as err:
         sys.exit(f'demo/functional.py: {err}')
     env.update({name: str(value) for name, value in more.items()})
     os.chdir(OBJ)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # A Linux guest that starts anew, or sleeps and wakes, with the VT-d unit
-# translating and its devices busy: reset, reboot, kexec, crash kernel, S3.
+# translating and its devices busy: reset, reboot, kexec, S3.
 #
 # See vtd_guest/testcase.py for the variables that name the guest's kernel.
 
@@ -28,6 +28,10 @@ class VTDRestart(VTDGuestTest):
         self.guest.run('start_loops ' + ' '.join(DISKS))
         self.guest.run('start_net_loop e1000e virtio_net')
         self.wait_loops(LOOPS)
+
+    def assert_logged(self, text):
+        self.assertTrue(text in self.guest.new_log_text(),
+                        f'the kernel does not say: {text}')
 
     def assert_all_works(self):
         self.assert_unit_on()
@@ -72,10 +76,10 @@ class VTDRestart(VTDGuestTest):
 
     def test_kexec(self):
         """
-        The first kernel starts a second one with the devices busy; that one
-        crashes, and the crash kernel takes over tables that are in use.
+        A kernel that finds the unit as another one has left it: remapping
+        interrupts, by a table that is not its own.
         """
-        guest = self.boot_all('crashkernel=256M', self.kexec_archive())
+        guest = self.boot_all('', self.kexec_archive())
         self.start_busy()
         guest.run('cat /proc/cmdline > /tmp/cmdline; '
                   'tar xf /dev/nvme1n1 -C /tmp', 120)
@@ -84,26 +88,8 @@ class VTDRestart(VTDGuestTest):
         guest.send('kexec-load /tmp/kernel /tmp/initramfs '
                    '"$(cat /tmp/cmdline)"')
         guest.wait_ready(200)
-        self.assertNotIn('SeaBIOS', guest.new_log_text())
-        self.assert_all_works()
-
-        guest.run('tar xf /dev/nvme1n1 -C /tmp', 120)
-        guest.run('kexec-load -p /tmp/kernel /tmp/initramfs '
-                  '"$(cat /proc/cmdline | sed s/crashkernel=256M//) '
-                  'nr_cpus=1 irqpoll reset_devices"', 120)
-        self.start_busy()
-        guest.forgive()
-        guest.watch = False
-        guest.send('echo c > /proc/sysrq-trigger')
-        guest.wait_ready(200)
-        guest.watch = True
-        log = guest.new_log_text()
-        self.assertIn('sysrq triggered crash', log)
-        self.assertIn('Translation already enabled - trying to copy '
-                      'translation structures', log)
-        self.assertIn('Copied translation tables from previous kernel', log)
-        self.assertIn('Copied IR table for dmar0 from previous kernel', log)
-        guest.forgive()
+        self.assert_logged('DMAR-IR: IRQ remapping was enabled on dmar0 '
+                           'but we are not in kdump mode')
         self.assert_all_works()
 
     def test_sleep_and_wake(self):
@@ -116,8 +102,7 @@ class VTDRestart(VTDGuestTest):
             self.vm.cmd('system_wakeup')
             self.vm.event_wait('WAKEUP', 10)
             guest.finish(command, 120, 'sleep and wake')
-            self.assertIn('ACPI: PM: Waking up from system sleep state S3',
-                          guest.new_log_text())
+            self.assert_logged('Waking up from system sleep state S3')
             self.wait_loops(LOOPS, timeout=120)
             guest.run('stop_loops')
             self.assert_all_works()

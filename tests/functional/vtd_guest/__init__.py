@@ -4,5 +4,5 @@
 # made of and control.py for how a test talks to it.
 
 from .control import Control, GuestFailure
-from .hardware import Disk, nic_pair, unit_args
+from .hardware import COMMAND_LINE, Disk, nic_pair, unit_args
 from .image import GuestError, Kernel, build_initramfs

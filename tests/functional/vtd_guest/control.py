@@ -47,7 +47,6 @@ class Control:
         self.number = 0
         # What the log holds before this offset is accounted for
         self.checked = 0
-        self.watch = True
 
     @staticmethod
     def args(path, log):
@@ -114,8 +113,7 @@ class Control:
                 before = self.pending[:match.start()]
                 self.pending = self.pending[match.end():]
                 return match, before
-            if self.watch:
-                self.check_log()
+            self.check_log()
             if not self.alive():
                 raise GuestFailure(f'QEMU ended during: {what}')
             if time.monotonic() > deadline:

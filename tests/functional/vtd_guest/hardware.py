@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 MIB = 1024 * 1024
+# Linux counts ticks in a busy loop early on, and panics where the host has been
+# too busy to deliver them: no_timer_check
+COMMAND_LINE = 'console=ttyS0 intel_iommu=on panic=1 no_timer_check'
 VIRTIO = 'iommu_platform=on,disable-legacy=on'
 
 

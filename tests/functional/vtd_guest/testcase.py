@@ -26,7 +26,7 @@ import time
 from qemu_test import QemuSystemTest
 
 from .control import Control, GuestFailure, fault_lines
-from .hardware import Disk, nic_pair, unit_args
+from .hardware import COMMAND_LINE, Disk, unit_args
 from .image import GuestError, Kernel, build_initramfs, extract_vmlinux
 
 # VT-d specification, 11.4.4.2, global status register: translation enabled,
@@ -114,8 +114,8 @@ class VTDGuestTest(QemuSystemTest):
             args += disk.args()
         names = ','.join(disk.name for disk in disks)
         return args + ['-kernel', str(image), '-initrd', str(initramfs),
-                       '-append', 'console=ttyS0 intel_iommu=on panic=1 '
-                       f'no_console_suspend vtd.disks={names} {append}']
+                       '-append', f'{COMMAND_LINE} no_console_suspend '
+                       f'vtd.disks={names} {append}']
 
     def launch(self, vm, name='guest'):
         """Start the process; returns the channel to the guest in it"""

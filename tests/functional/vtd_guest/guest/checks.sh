@@ -121,8 +121,7 @@ start_net_loop()
 loop_status()
 {
     for file in /tmp/loop.*; do
-        printf '%s=' "${file#/tmp/loop.}"
-        cat "$file"
+        echo "${file#/tmp/loop.}=$(cat "$file")"
     done
     cat /tmp/out.* 2> /dev/null
     return 0

@@ -3,8 +3,9 @@
  * Endless checked disk I/O: io-loop DEVICE STATUS-FILE MILLISECONDS
  *
  * Each round writes one block with a pattern made of its place and the
- * round's number, past the page cache, reads it back, and then reads one block
- * of an earlier round; then it waits.  The status file says "ROUNDS ok" or what went wrong.
+ * round's number, past the page cache, reads it back, reads one block of an
+ * earlier round, and waits.  The status file says "ROUNDS ok" or what went
+ * wrong.
  */
 
 #define _GNU_SOURCE

@@ -146,7 +146,7 @@ int main(int argc, char **argv)
     }
     open_port(&a, argv[1]);
     open_port(&b, argv[2]);
-    rounds = strtoul(argv[3], NULL, 0);
+    rounds = atol(argv[3]);
     if (argc > 4) {
         status_fd = open(argv[4], O_RDWR | O_CREAT | O_TRUNC, 0600);
     }

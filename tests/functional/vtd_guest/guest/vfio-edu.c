@@ -36,7 +36,7 @@
 #define PCI_COMMAND 4
 
 static int container, group, device, irq_fd;
-static volatile uint32_t *regs;
+static volatile uint32_t *regs;     /* volatile: device registers */
 static uint8_t *memory;
 
 static void step(const char *name, int good, const char *why)
