@@ -102,18 +102,16 @@ class VTDRestart(VTDGuestTest):
     def test_sleep_and_wake(self):
         self.plain_boot = True
         guest = self.boot_all()
-        for _ in range(2):
-            guest.run('start_net_loop e1000e virtio_net')
-            self.wait_loops(['net'])
-            command = guest.send('echo mem > /sys/power/state')
-            self.wait_suspended()
-            self.vm.cmd('system_wakeup')
-            guest.finish(command, 120, 'sleep and wake')
-            self.assert_logged('Waking up from system sleep state S3')
-            self.wait_loops(['net'])
-            guest.run('stop_loops')
-            self.assert_all_works()
-            guest.forgive()
+        guest.run('start_net_loop e1000e virtio_net')
+        self.wait_loops(['net'])
+        command = guest.send('echo mem > /sys/power/state')
+        self.wait_suspended()
+        self.vm.cmd('system_wakeup')
+        guest.finish(command, 120, 'sleep and wake')
+        self.assert_logged('Waking up from system sleep state S3')
+        self.wait_loops(['net'])
+        guest.run('stop_loops')
+        self.assert_all_works()
 
 
 if __name__ == '__main__':
