@@ -104,6 +104,11 @@ static void vtd_shadow_withdraw(VTDAddressSpace *as, uint64_t first,
     }
 }
 
+/*
+ * A walk is bounded, but many flushes of tables that point to themselves are
+ * not: the shadow holds no more than one walk may find.  What does not fit is
+ * not mapped for the device, until a flush finds it again and there is room.
+ */
 static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
 {
     const VTDMapping *old = g_tree_lookup(as->shadow, m);
@@ -116,6 +121,9 @@ static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
         return;
     }
     vtd_shadow_withdraw(as, m->first, m->last);
+    if (g_tree_nnodes(as->shadow) >= VTD_WALK_BUDGET) {
+        return;
+    }
     /* It is its own value, for g_tree_lookup() to return it */
     new = g_memdup2(m, sizeof(*m));
     g_tree_insert(as->shadow, new, new);
