@@ -360,7 +360,7 @@ static void test_beyond_the_end(void)
     QVtd *v = qvtd_start(NULL, NULL);
 
     for (uint32_t off = 0x228; off < 0x240; off++) {
-        qtest_readq(v->qts, QVTD_BASE + off);
+        g_assert_cmphex(qtest_readq(v->qts, QVTD_BASE + off), ==, 0);
         qtest_writeq(v->qts, QVTD_BASE + off, 0);
     }
     qtest_writeq(v->qts, QVTD_BASE + 0xff8, UINT64_MAX);
