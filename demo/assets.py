@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the guest is made of: Debian's kernels, SeaBIOS, the initramfs."""
+"""
+What the guest is made of: Debian's kernels and firmware, Xen, the initramfs.
+"""
 
+import gzip
 import os
 from pathlib import Path
 import shutil
@@ -20,6 +23,11 @@ GUEST = Path(os.environ.get('GUEST_DIR', TOP / 'build/guest'))
 # seconds for an answer that QEMU's AHCI has not given since QEMU 8.1.
 KERNELS = {'6.1': 'bookworm', '6.12': 'trixie'}
 SEABIOS_SUITE = 'trixie'
+# What the tests need and the demo does not
+TEST_SUITES = {'ovmf': 'bookworm', 'xen': 'bookworm'}
+# Packages whose name holds a version: what depends on it, how it begins
+VERSIONED = {'linux': ('linux-image-amd64', 'linux-image-[0-9]'),
+             'xen': ('xen-system-amd64', 'xen-hypervisor-[0-9]')}
 
 # Four fifths of the modules, which no test will ever load
 UNNEEDED = tuple(f'**/modules/*/kernel/{name}' for name in (
@@ -36,11 +44,13 @@ def _remove_leftovers():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def fetch(versions, say=print):
-    """Get what is missing of these kernels and of SeaBIOS."""
+def fetch(versions, say=print, others=()):
+    """Get what is missing of these kernels, of SeaBIOS, and of @others."""
     wanted = {('seabios', SEABIOS_SUITE): GUEST / 'seabios'}
     for version in versions:
         wanted['linux', KERNELS[version]] = GUEST / f'linux-{version}'
+    for name in others:
+        wanted[name, TEST_SUITES[name]] = GUEST / name
     missing = {k: v for k, v in wanted.items() if not v.is_dir()}
     if not missing:
         return
@@ -56,8 +66,9 @@ def fetch(versions, say=print):
 
 
 def _fetch_one(apt, name, suite, target, say):
-    if name == 'linux':
-        name = apt.dependency('linux-image-amd64', suite, 'linux-image-[0-9]')
+    if name in VERSIONED:
+        depends, prefix = VERSIONED[name]
+        name = apt.dependency(depends, suite, prefix)
     say(f'guest: downloading {name} from Debian {suite}')
     apt.unpack(name, target, without=UNNEEDED)
 
@@ -84,6 +95,24 @@ def bios():
     return path if path.is_file() else None
 
 
+def ovmf():
+    return GUEST / 'ovmf/usr/share/ovmf/OVMF.fd'
+
+
+def xen():
+    """Xen, unpacked: QEMU starts an ELF file by the multiboot protocol"""
+    packed = sorted((GUEST / 'xen/boot').glob('xen-*.gz'))
+    if not packed:
+        raise DebianError(f'{GUEST}/xen holds no hypervisor: remove this '
+                          'directory and try again')
+    target = GUEST / packed[-1].stem
+    if not target.exists():
+        temporary = GUEST / f'{target.name}.{os.getpid()}'
+        temporary.write_bytes(gzip.decompress(packed[-1].read_bytes()))
+        temporary.replace(target)
+    return target
+
+
 def boot_files(kernel):
     """(kernel to boot, initramfs)"""
     return extract_vmlinux(kernel, GUEST), build_initramfs(kernel, GUEST)
@@ -91,7 +120,7 @@ def boot_files(kernel):
 
 def test_environment(say=print):
     """The variables that tests/functional/test_x86_64_vtd_*.py read"""
-    fetch(KERNELS, say)
+    fetch(KERNELS, say, TEST_SUITES)
     old, new = kernel('6.1'), kernel('6.12')
     find_busybox()
     for each in (old, new):
@@ -99,4 +128,6 @@ def test_environment(say=print):
     return {'QEMU_TEST_VTD_KERNEL': old.path,
             'QEMU_TEST_VTD_KERNEL2': new.path,
             'QEMU_TEST_VTD_BIOS': bios(),
+            'QEMU_TEST_VTD_OVMF': ovmf(),
+            'QEMU_TEST_VTD_XEN': xen(),
             'QEMU_TEST_VTD_CACHE': GUEST}

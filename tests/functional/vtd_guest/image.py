@@ -22,7 +22,7 @@ GUEST_DIR = Path(__file__).parent / 'guest'
 MODULES = (
     'crct10dif_generic', 'crc32c_generic',
     'virtio_pci', 'virtio_blk', 'nvme', 'ahci', 'sd_mod',
-    'virtio_net', 'e1000e',
+    'virtio_net', 'e1000e', 'igb',
     'vfio_iommu_type1', 'vfio_pci',
 )
 
@@ -163,12 +163,9 @@ def find_busybox():
     return content
 
 
-def compile_program(name, directory):
-    source = GUEST_DIR / f'{name}.c'
-    output = Path(directory, name)
+def _compile(source, output, *options):
     compiler = os.environ.get('QEMU_TEST_VTD_CC', 'gcc')
-    command = [compiler, '-static', '-O2', '-Wall', '-Werror',
-               '-o', str(output), str(source)]
+    command = [compiler, '-static', *options, '-o', str(output), str(source)]
     try:
         result = subprocess.run(command, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
@@ -179,6 +176,11 @@ def compile_program(name, directory):
         raise GuestError(f'{source} does not compile: '
                          + (result.stdout.splitlines() or ['?'])[0])
     return output.read_bytes()
+
+
+def compile_program(name, directory):
+    return _compile(GUEST_DIR / f'{name}.c', Path(directory, name),
+                    '-O2', '-Wall', '-Werror')
 
 
 class Cpio:
@@ -261,3 +263,68 @@ def build_initramfs(kernel, directory):
                            collect_modules(kernel))
         os.replace(temporary, target)
     return target
+
+
+# What follows agrees with guest/boot.S
+CHUNK = 32768
+REAL_MODE, HEAP_END = 0x10000, 0xe000
+INITRAMFS = 0x08000000
+
+
+def _padded(data):
+    return data + bytes(-len(data) % CHUNK)
+
+
+def _real_mode_code(image, setup_sectors, initramfs_size, append):
+    """Two chunks; offsets as in the kernel's Documentation/arch/x86/boot"""
+    code = bytearray(2 * CHUNK)
+    size = (setup_sectors + 1) * 512
+    if size > HEAP_END - 0x2000:
+        raise GuestError('the real mode code of this kernel is too long')
+    code[:size] = image[:size]
+    code[0x210] = 0xff                              # type_of_loader
+    code[0x211] |= 0x80                             # CAN_USE_HEAP
+    struct.pack_into('<II', code, 0x218, INITRAMFS, initramfs_size)
+    struct.pack_into('<H', code, 0x224, HEAP_END - 0x200)
+    struct.pack_into('<I', code, 0x228, REAL_MODE + HEAP_END)
+    text = append.encode() + b'\0'
+    code[HEAP_END:HEAP_END + len(text)] = text
+    return code
+
+
+def _boot_sector(scratch, kernel_size, initramfs_size):
+    sector = bytearray(_compile(
+        GUEST_DIR / 'boot.S', Path(scratch, 'boot'), '-m32', '-nostdlib',
+        '-Wl,-Ttext=0x7c00,--oformat=binary,--build-id=none'))
+    assert len(sector) == 512
+    struct.pack_into('<HH', sector, 0x1f8, kernel_size // CHUNK,
+                     initramfs_size // CHUNK)
+    return sector
+
+
+def boot_disk(kernel, initramfs, append, path):
+    """Write a disk image that a PC's BIOS boots, with nothing but Linux."""
+    image = kernel.path.read_bytes()
+    setup_sectors = image[0x1f1] or 4
+    files = Path(initramfs).read_bytes()
+    protected = _padded(image[(setup_sectors + 1) * 512:])
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as scratch:
+        sector = _boot_sector(scratch, len(protected), len(_padded(files)))
+    with open(path, 'wb') as disk:
+        disk.write(sector)
+        disk.write(_real_mode_code(image, setup_sectors, len(files), append))
+        disk.write(protected)
+        disk.write(_padded(files))
+        disk.truncate((disk.tell() | 0xfffff) + 1)
+
+
+def efi_directory(kernel, initramfs, append, path):
+    """
+    Fill a directory that, as a FAT file system, is booted by OVMF: its shell
+    starts the kernel as the EFI program that it also is.
+    """
+    Path(path).mkdir()
+    shutil.copy(kernel.path, Path(path, 'vmlinuz.efi'))
+    shutil.copy(initramfs, Path(path, 'initrd'))
+    Path(path, 'startup.nsh').write_text(
+        f'FS0:\r\n\\vmlinuz.efi initrd=\\initrd {append}\r\n')

@@ -12,6 +12,9 @@ These environment variables say of what:
   QEMU_TEST_VTD_KERNEL2  a second one, of another version (some tests)
   QEMU_TEST_VTD_BUSYBOX  a static busybox (default: the one in $PATH)
   QEMU_TEST_VTD_BIOS     a SeaBIOS image (default: QEMU's own)
+  QEMU_TEST_VTD_OVMF     OVMF, code and variables in one file (firmware tests)
+  QEMU_TEST_VTD_XEN      the Xen hypervisor as an ELF file, that is unpacked
+                         with gunzip (Xen tests)
   QEMU_TEST_VTD_CACHE    where initramfs and unpacked kernel are kept (default:
                          the build directory)
   QEMU_TEST_STOCK_BINARY another QEMU binary, of a version that the one under
@@ -83,6 +86,13 @@ class VTDGuestTest(QemuSystemTest):
             return Kernel(path)
         except GuestError as err:
             self.missing(f'{variable}: {err}')
+
+    def need_file(self, variable):
+        path = os.environ.get(variable)
+        if not path or not os.path.isfile(path):
+            self.missing(f'{variable} does not name a file: see '
+                         'vtd_guest/testcase.py')
+        return path
 
     def need_stock(self):
         path = os.environ.get('QEMU_TEST_STOCK_BINARY')

@@ -203,6 +203,22 @@ vfio_check()
     vfio-edu "$address" "$group"
 }
 
+# Let the edu device read from this address, without a driver: 16 bytes to
+# its buffer (docs/specs/edu.rst)
+edu_reads_from()
+{
+    local dev bar
+    dev=/sys/bus/pci/devices/$(edu_address) || return 1
+    echo 1 > "$dev/enable"
+    printf '\006' | dd of="$dev/config" bs=1 seek=4 conv=notrunc 2> /dev/null
+    bar=$(head -n1 "$dev/resource" | cut -d' ' -f1)
+    devmem $((bar + 0x80)) 64 "$1"
+    devmem $((bar + 0x88)) 64 0x40000
+    devmem $((bar + 0x90)) 64 16
+    devmem $((bar + 0x98)) 64 1
+    sleep 1
+}
+
 banner()
 {
     cat << BANNER

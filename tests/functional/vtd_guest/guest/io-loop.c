@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Endless checked disk I/O: io-loop DEVICE STATUS-FILE MILLISECONDS
+ * Endless checked disk I/O: io-loop DEVICE STATUS-FILE MILLISECONDS [AREA]
  *
  * Each round writes one block with a pattern made of its place and the
  * round's number, past the page cache, reads it back, reads one block of an
  * earlier round, and waits.  The status file says "ROUNDS ok" or what went
- * wrong.
+ * wrong.  Several loops on one device use areas 0, 1, ...
  */
 
 #define _GNU_SOURCE
@@ -23,6 +23,7 @@
 
 static uint64_t written[BLOCKS];        /* the round that wrote it, or 0 */
 static int status_fd;
+static off_t start = START;
 
 static void status(uint64_t round, const char *what)
 {
@@ -38,8 +39,10 @@ static void status(uint64_t round, const char *what)
 
 static void fill(uint64_t *data, unsigned block, uint64_t round)
 {
+    uint64_t place = start / BLOCK + block;
+
     for (unsigned i = 0; i < BLOCK / sizeof(*data); i++) {
-        data[i] = (round << 32 | block << 16 | i) * 0x9e3779b97f4a7c15ull;
+        data[i] = (round << 32 | place << 16 | i) * 0x9e3779b97f4a7c15ull;
     }
 }
 
@@ -56,7 +59,7 @@ static void check(int fd, void *got, void *want, unsigned block,
                   uint64_t round)
 {
     memset(got, 0xee, BLOCK);
-    if (pread(fd, got, BLOCK, START + block * BLOCK) != BLOCK) {
+    if (pread(fd, got, BLOCK, start + block * BLOCK) != BLOCK) {
         fail(round, "read of", block);
     }
     fill(want, block, written[block]);
@@ -71,8 +74,11 @@ int main(int argc, char **argv)
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int fd;
 
-    if (argc != 4 || buffer == MAP_FAILED) {
+    if (argc < 4 || buffer == MAP_FAILED) {
         return 2;
+    }
+    if (argc > 4) {
+        start += (off_t)atoi(argv[4]) * BLOCKS * BLOCK;
     }
     fd = open(argv[1], O_RDWR | O_DIRECT);
     status_fd = open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -86,7 +92,7 @@ int main(int argc, char **argv)
         unsigned older = random() % BLOCKS;
 
         fill((uint64_t *)buffer, block, round);
-        if (pwrite(fd, buffer, BLOCK, START + block * BLOCK) != BLOCK) {
+        if (pwrite(fd, buffer, BLOCK, start + block * BLOCK) != BLOCK) {
             fail(round, "write of", block);
         }
         written[block] = round;
