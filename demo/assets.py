@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the guest is made of: Debian's kernels and firmware, Xen, the initramfs.
+What the guest is made of: Debian's kernels, SeaBIOS, Xen, the initramfs.
 """
 
 import gzip
@@ -24,7 +24,7 @@ GUEST = Path(os.environ.get('GUEST_DIR', TOP / 'build/guest'))
 KERNELS = {'6.1': 'bookworm', '6.12': 'trixie'}
 SEABIOS_SUITE = 'trixie'
 # What the tests need and the demo does not
-TEST_SUITES = {'ovmf': 'bookworm', 'xen': 'bookworm'}
+TEST_SUITES = {'xen': 'bookworm'}
 # Packages whose name holds a version: what depends on it, how it begins
 VERSIONED = {'linux': ('linux-image-amd64', 'linux-image-[0-9]'),
              'xen': ('xen-system-amd64', 'xen-hypervisor-[0-9]')}
@@ -95,10 +95,6 @@ def bios():
     return path if path.is_file() else None
 
 
-def ovmf():
-    return GUEST / 'ovmf/usr/share/ovmf/OVMF.fd'
-
-
 def xen():
     """Xen, unpacked: QEMU starts an ELF file by the multiboot protocol"""
     packed = sorted((GUEST / 'xen/boot').glob('xen-*.gz'))
@@ -128,6 +124,5 @@ def test_environment(say=print):
     return {'QEMU_TEST_VTD_KERNEL': old.path,
             'QEMU_TEST_VTD_KERNEL2': new.path,
             'QEMU_TEST_VTD_BIOS': bios(),
-            'QEMU_TEST_VTD_OVMF': ovmf(),
             'QEMU_TEST_VTD_XEN': xen(),
             'QEMU_TEST_VTD_CACHE': GUEST}

@@ -316,15 +316,3 @@ def boot_disk(kernel, initramfs, append, path):
         disk.write(protected)
         disk.write(_padded(files))
         disk.truncate((disk.tell() | 0xfffff) + 1)
-
-
-def efi_directory(kernel, initramfs, append, path):
-    """
-    Fill a directory that, as a FAT file system, is booted by OVMF: its shell
-    starts the kernel as the EFI program that it also is.
-    """
-    Path(path).mkdir()
-    shutil.copy(kernel.path, Path(path, 'vmlinuz.efi'))
-    shutil.copy(initramfs, Path(path, 'initrd'))
-    Path(path, 'startup.nsh').write_text(
-        f'FS0:\r\n\\vmlinuz.efi initrd=\\initrd {append}\r\n')
