@@ -211,6 +211,27 @@ static void test_compat(const void *opaque)
     qvtd_quit(f.v);
 }
 
+/* More fault records than the section had room for at first */
+static void test_records(const void *opaque)
+{
+    const Route *r = opaque;
+    Fix f = fix_new(r->from, "fault-records=2");
+
+    qvtd_gcmd_set(f.v, QVTD_GCMD_TE);
+    qvtd_dma_read(f.e, 0x6000);
+    qvtd_dma_read(qvtd_edu(f.v, OTHER), 0x7000);
+
+    fix_migrate(&f, r->to, "fault-records=2");
+    g_assert_cmphex(qvtd_fault(f.v, 0).sid, ==, SID);
+    g_assert_cmphex(qvtd_fault(f.v, 0).info, ==, 0x6000);
+    g_assert_cmphex(qvtd_fault(f.v, 1).sid, ==, OTHER);
+    g_assert_cmphex(qvtd_fault(f.v, 1).info, ==, 0x7000);
+    qvtd_clear_faults(f.v);
+    qvtd_dma_read(f.e, 0x8000);
+    g_assert_cmphex(qvtd_fault(f.v, 0).info, ==, 0x8000);
+    qvtd_quit(f.v);
+}
+
 static void add(const char *name, const Route *route)
 {
     static const struct {
@@ -238,6 +259,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     add("self", &self);
     qtest_add_data_func("/vtd/migrate/compat/self", &self, test_compat);
+    qtest_add_data_func("/vtd/migrate/records/self", &self, test_records);
     if (getenv(STOCK_ENV)) {
         add("from-stock", &from_stock);
     }
