@@ -248,6 +248,7 @@ static void vtd_realize(DeviceState *dev, Error **errp)
     cap = vtd_describe(s);
     s->unit = vtd_unit_new(dev, &cap);
     s->unit->iec_changed = vtd_iec_changed;
+    s->unit->count_hits = s->count_hits;
     s->stream.frcd_words = 2 * cap.fault_records;
     s->stream.frcd = g_new0(uint64_t, s->stream.frcd_words);
     sysbus_init_mmio(SYS_BUS_DEVICE(s), &s->unit->mmio);
@@ -276,6 +277,7 @@ static const Property vtd_properties[] = {
     DEFINE_PROP_BOOL("snoop-control", IntelIOMMUState, snoop_control, false),
     DEFINE_PROP_BOOL("stale-tm", IntelIOMMUState, stale_tm, false),
     DEFINE_PROP_BOOL("x-buggy-eim", IntelIOMMUState, buggy_eim, false),
+    DEFINE_PROP_BOOL("x-count-hits", IntelIOMMUState, count_hits, false),
     DEFINE_PROP_BOOL("x-flts", IntelIOMMUState, flts, false),
     DEFINE_PROP_BOOL("x-pasid-mode", IntelIOMMUState, pasid, false),
     DEFINE_PROP_BOOL("x-scalable-mode", IntelIOMMUState, scalable_mode,

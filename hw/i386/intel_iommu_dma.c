@@ -89,6 +89,7 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
         *out = vtd_identity(iova);
         return VTD_FR_NONE;
     }
+    stat64_add(&as->misses, 1);
     reason = vtd_requester_config(as, &cfg);
     *fpd = cfg.fpd;
     if (reason != VTD_FR_NONE) {
@@ -115,8 +116,14 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
 static bool vtd_translate_hit(VTDAddressSpace *as, uint64_t iova,
                               VTDPerm want, VTDTranslation *out)
 {
-    return qatomic_read(&as->cached_sid) == vtd_sid(as) &&
-           vtd_iotlb_lookup(&as->iotlb, iova, out) && !(want & ~out->perm);
+    if (qatomic_read(&as->cached_sid) != vtd_sid(as) ||
+        !vtd_iotlb_lookup(&as->iotlb, iova, out) || (want & ~out->perm)) {
+        return false;
+    }
+    if (unlikely(as->unit->count_hits)) {
+        qatomic_set(&as->hits, qatomic_read(&as->hits) + 1);
+    }
+    return true;
 }
 
 static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
@@ -132,6 +139,7 @@ static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
 
     /* IOMMU_NONE is a probe by QEMU, not a request by the device */
     if (want != VTD_PERM_NONE) {
+        stat64_add(&as->faults, 1);
         vtd_fault_record(as->unit, &fault);
     }
 }

@@ -46,6 +46,7 @@
 #include "hw/i386/intel_iommu_tables.h"
 #include "hw/pci/pci.h"
 #include "qemu/queue.h"
+#include "qemu/stats64.h"
 #include "qemu/thread.h"
 #include "system/host_iommu_device.h"
 
@@ -141,6 +142,9 @@ typedef struct VTDQueue {
  * @bus_number: where the guest programs the bus number, NULL for a root bus
  * @cached_sid: requester-id that @iotlb was filled for (atomic)
  * @switch_wanted: the hook found out that the regions are not right (atomic)
+ * @misses: translations that needed the tables
+ * @faults: requests, interrupts among them, that were not let through
+ * @hits: translations from the IOTLB; approximate, if VTDUnit.count_hits
  * @shadow: what notifiers with IOMMU_NOTIFIER_MAP were told, big lock
  */
 typedef struct VTDAddressSpace {
@@ -160,6 +164,9 @@ typedef struct VTDAddressSpace {
     MemoryRegion interrupts;
     IOMMUMemoryRegion iommu;
     VTDIOTLB iotlb;
+    Stat64 misses;
+    Stat64 faults;
+    unsigned long hits;
     GTree *shadow;
     bool shadow_synced;
     HostIOMMUDevice *host;
@@ -181,6 +188,7 @@ typedef struct VTDAddressSpace {
  * @dmar: see above, atomic: a translation sees one state or the other
  * @ir: see above, atomic
  * @memory: how tables are read
+ * @count_hits: keep VTDAddressSpace.hits, which several threads write to
  */
 struct VTDUnit {
     DeviceState *owner;
@@ -192,6 +200,7 @@ struct VTDUnit {
     aligned_uint64_t dmar;
     aligned_uint64_t ir;
     VTDMemory memory;
+    bool count_hits;
     VTDQueue queue;
     VTDFaultLog fault;
     VTDInterruptCache iec;

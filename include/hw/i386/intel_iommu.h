@@ -89,6 +89,7 @@ typedef struct VTDStream {
  * @stale_tm: with device-iotlb, TM in paging entries is no reserved bit
  * @scalable_mode: scalable mode is offered
  * @flts: first-stage in place of second-stage translation, in scalable mode
+ * @count_hits: count translations that the IOTLB answers ("info iommu")
  * @fault_records: number of fault recording registers, 1 to 222
  * @fs1gp: 1 GiB first-stage pages
  * @pasid: requests with PASID, in scalable mode
@@ -107,6 +108,7 @@ struct IntelIOMMUState {
     bool stale_tm;
     bool scalable_mode;
     bool flts;
+    bool count_hits;
     uint16_t fault_records;
     bool fs1gp;
     bool pasid;
