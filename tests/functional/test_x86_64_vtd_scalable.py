@@ -8,6 +8,7 @@
 #
 # See vtd_guest/testcase.py for the variables that name the guest's kernel.
 
+import test_x86_64_vtd_migration as migration
 from vtd_guest import nic_pair
 from vtd_guest.testcase import UNIT_BASE, VTDGuestTest
 
@@ -112,6 +113,14 @@ class VTDScalable(VTDGuestTest):
         self.work(FIRST, 'iommu.strict=1', domains='DMA',
                   kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
         self.vfio(FIRST_FAULTS)
+
+
+class VTDScalableMigration(migration.VTDMigration):
+    """The same streams, with RTADDR.TTM and IQA.DW in them"""
+
+    def common_args(self, unit, disks, append, kernel=None):
+        return super().common_args(FIRST, disks,
+                                   f'intel_iommu=sm_on {append}', kernel)
 
 
 if __name__ == '__main__':
