@@ -183,15 +183,16 @@ static bool vtd_canonical(const VTDConfig *cfg, uint64_t iova)
 }
 
 /*
- * Section 9.7: which bits of a present entry must be zero.  PS is PAT at
- * level 1; a large page has PAT where its address could have begun.
+ * Section 9.7: which bits of a present entry must be zero.  At level 1 PS is
+ * PAT, and there is nothing below the page's size; a large page has PAT where
+ * its address could have begun.
  */
 static uint64_t vtd_first_reserved(const VTDConfig *cfg, uint64_t entry,
                                    unsigned level)
 {
     uint64_t rsvd = (VTD_SS_ADDR_MASK & ~cfg->host_mask) | cfg->rsvd_any;
 
-    if (level == 1 || !(entry & VTD_FS_PS)) {
+    if (!(entry & VTD_FS_PS)) {
         return rsvd;
     }
     if (level > VTD_SS_MAX_LEAF_LEVEL || (level == 3 && cfg->no_huge)) {

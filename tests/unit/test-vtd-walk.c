@@ -1048,6 +1048,23 @@ static void test_first_reserved(const void *opaque)
     fixture_destroy(&f);
 }
 
+/* SFS.3: page sizes that there are not, with no other bit that is wrong */
+static void test_first_too_large(void)
+{
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, 0, 3, 0, FP | FU);
+    g_assert_cmphex(first_reason(&f, 0, VTD_PERM_R), ==, 0);
+    f.cfg.no_huge = true;
+    g_assert_cmphex(first_reason(&f, 0, VTD_PERM_R), ==, 0x72);
+    first_map(&f, 1ULL << 39, 4, 0, FP | FU);
+    g_assert_cmphex(first_reason(&f, 1ULL << 39, VTD_PERM_R), ==, 0x72);
+    f.cfg.no_huge = false;
+    g_assert_cmphex(first_reason(&f, 1ULL << 39, VTD_PERM_R), ==, 0x72);
+    fixture_destroy(&f);
+}
+
 /* Section 3.6.3: the flags that are set, and what may be cached with them */
 typedef struct FlagCase {
     const char *name;
@@ -1282,6 +1299,7 @@ static void add_first_stage_tests(void)
     g_test_add_func("/vtd/walk/first/page-sizes", test_first_page_sizes);
     g_test_add_func("/vtd/walk/first/canonical", test_first_canonical);
     g_test_add_func("/vtd/walk/first/rights", test_first_rights);
+    g_test_add_func("/vtd/walk/first/too-large", test_first_too_large);
     g_test_add_func("/vtd/walk/first/table-access", test_first_table_access);
     g_test_add_func("/vtd/walk/first/update-failed",
                     test_first_update_failed);
