@@ -47,7 +47,7 @@ def main():
     os.chdir(OBJ)
     sys.stdout.flush()
     os.execve('/usr/bin/python3',
-              ['python3', str(test), *sys.argv[2:]], env)
+              ['/usr/bin/python3', str(test), *sys.argv[2:]], env)
 
 
 if __name__ == '__main__':

@@ -214,6 +214,19 @@ void vtd_fault_write(VTDUnit *unit, unsigned offset, uint64_t value,
     }
 }
 
+void vtd_fault_save(VTDFaultLog *log, VTDStream *s)
+{
+    QEMU_LOCK_GUARD(&log->lock);
+
+    stl_le_p(s->csr + DMAR_FSTS_REG, log->fsts);
+    stl_le_p(s->csr + DMAR_FECTL_REG, log->fectl);
+    stq_le_p(s->csr + DMAR_FRCD_REG, log->frcd[0][0]);
+    stq_le_p(s->csr + DMAR_FRCD_REG + 8, log->frcd[0][1]);
+    s->next_frcd_reg = log->next;
+    memcpy(s->frcd, log->frcd, log->records * sizeof(*log->frcd));
+}
+
+/* A stream with one register has nothing for the others: they are empty */
 void vtd_fault_load(VTDFaultLog *log, const VTDStream *s)
 {
     QEMU_LOCK_GUARD(&log->lock);
@@ -221,6 +234,7 @@ void vtd_fault_load(VTDFaultLog *log, const VTDStream *s)
     log->fsts = ldl_le_p(s->csr + DMAR_FSTS_REG);
     log->fectl = ldl_le_p(s->csr + DMAR_FECTL_REG);
     log->next = s->next_frcd_reg % log->records;
+    memcpy(log->frcd, s->frcd, log->records * sizeof(*log->frcd));
     log->frcd[0][0] = ldq_le_p(s->csr + DMAR_FRCD_REG);
     log->frcd[0][1] = ldq_le_p(s->csr + DMAR_FRCD_REG + 8);
 }

@@ -65,6 +65,9 @@
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
 
+/* As many as fit into the page of registers that the DMAR table declares */
+#define VTD_MAX_FAULT_RECORDS          ((4096U - DMAR_FRCD_REG) / 16)
+
 /* The unit's own accesses are to memory: they reach no device */
 #define VTD_MEMORY_ONLY                ((MemTxAttrs) { .memory = true })
 
@@ -281,7 +284,8 @@ uint64_t vtd_fault_read(VTDUnit *unit, unsigned offset);
 /** vtd_fault_write: software writes @value to the bits @bytes at @offset */
 void vtd_fault_write(VTDUnit *unit, unsigned offset, uint64_t value,
                      uint64_t bytes);
-/** vtd_fault_load: state from a migration stream; big lock */
+/** vtd_fault_save, vtd_fault_load: to and from a migration stream; big lock */
+void vtd_fault_save(VTDFaultLog *log, VTDStream *s);
 void vtd_fault_load(VTDFaultLog *log, const VTDStream *s);
 
 /* intel_iommu_irq.c */

@@ -281,11 +281,14 @@ static const VTDReg vtd_frcd_reg = {
 };
 
 /* The register that has a byte at @offset; its place is put into @at */
-static const VTDReg *vtd_reg_find(unsigned offset, unsigned *at)
+static const VTDReg *vtd_reg_find(VTDUnit *unit, unsigned offset,
+                                  unsigned *at)
 {
     if (offset >= DMAR_FRCD_REG) {
+        /* An unaligned access may reach beyond the last register */
         *at = offset & ~7U;
-        return &vtd_frcd_reg;
+        return offset < DMAR_FRCD_REG + 16 * unit->cap.fault_records ?
+               &vtd_frcd_reg : NULL;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(vtd_regs); i++) {
         const VTDReg *reg = &vtd_regs[i];
@@ -318,7 +321,7 @@ static uint64_t vtd_reg_wmask(VTDUnit *unit, const VTDReg *reg)
 uint64_t vtd_reg_get(VTDUnit *unit, unsigned offset)
 {
     unsigned at;
-    const VTDReg *reg = vtd_reg_find(offset, &at);
+    const VTDReg *reg = vtd_reg_find(unit, offset, &at);
 
     if (reg->read) {
         return reg->read(unit, at);
@@ -329,7 +332,7 @@ uint64_t vtd_reg_get(VTDUnit *unit, unsigned offset)
 void vtd_reg_set(VTDUnit *unit, unsigned offset, uint64_t value)
 {
     unsigned at;
-    const VTDReg *reg = vtd_reg_find(offset, &at);
+    const VTDReg *reg = vtd_reg_find(unit, offset, &at);
 
     stn_le_p(unit->csr + at, reg->size, value);
 }
@@ -359,7 +362,7 @@ static uint64_t vtd_mmio_read(void *opaque, hwaddr addr, unsigned size)
     vtd_unit_settle(unit);
     while (done < size) {
         unsigned at, shift, n = 1;
-        const VTDReg *reg = vtd_reg_find(addr + done, &at);
+        const VTDReg *reg = vtd_reg_find(unit, addr + done, &at);
 
         if (reg) {
             shift = addr + done - at;
@@ -381,7 +384,7 @@ static void vtd_mmio_write(void *opaque, hwaddr addr, uint64_t value,
     trace_vtd_reg_write(addr, size, value);
     while (done < size) {
         unsigned at, shift, n = 1;
-        const VTDReg *reg = vtd_reg_find(addr + done, &at);
+        const VTDReg *reg = vtd_reg_find(unit, addr + done, &at);
 
         if (reg) {
             shift = addr + done - at;

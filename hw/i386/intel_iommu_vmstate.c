@@ -14,12 +14,6 @@
 #include "migration/vmstate.h"
 #include "intel_iommu_internal.h"
 
-static void vtd_save_register(VTDUnit *unit, VTDStream *s, unsigned offset,
-                              unsigned size)
-{
-    stn_le_p(s->csr + offset, size, vtd_reg_get(unit, offset));
-}
-
 static int vtd_pre_save(void *opaque)
 {
     IntelIOMMUState *iommu = opaque;
@@ -38,19 +32,25 @@ static int vtd_pre_save(void *opaque)
         .iq_head = unit->queue.head / unit->queue.width,
         .iq_tail = vtd_reg_get(unit, DMAR_IQT_REG) / unit->queue.width,
         .iq_size = unit->queue.size / unit->queue.width,
-        .next_frcd_reg = unit->fault.next,
         .iq_last_desc_type = unit->queue.last_type,
         .dmar_enabled = dmar & VTD_DMAR_ENABLED,
         .qi_enabled = vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES,
         .intr_enabled = ir & VTD_IR_ENABLED,
         .intr_eime = ir & VTD_IRTA_EIME,
+        .frcd_words = s->frcd_words,
+        .frcd = s->frcd,
     };
     memcpy(s->csr, unit->csr, sizeof(s->csr));
-    vtd_save_register(unit, s, DMAR_FSTS_REG, 4);
-    vtd_save_register(unit, s, DMAR_FECTL_REG, 4);
-    vtd_save_register(unit, s, DMAR_IQH_REG, 8);
-    vtd_save_register(unit, s, DMAR_FRCD_REG, 8);
-    vtd_save_register(unit, s, DMAR_FRCD_REG + 8, 8);
+    stq_le_p(s->csr + DMAR_IQH_REG, vtd_reg_get(unit, DMAR_IQH_REG));
+    vtd_fault_save(&unit->fault, s);
+    return 0;
+}
+
+static int vtd_pre_load(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    memset(iommu->stream.frcd, 0, iommu->stream.frcd_words * sizeof(uint64_t));
     return 0;
 }
 
@@ -124,12 +124,34 @@ static int vtd_post_load(void *opaque, int version_id)
     .offset = vmstate_offset_value(IntelIOMMUState, stream._field, _type), \
 }
 
+static bool vtd_fault_records_needed(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    return iommu->fault_records > 1;
+}
+
+static const VMStateDescription vtd_vmstate_fault_records = {
+    .name = "iommu-intel/fault-records",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = vtd_fault_records_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32_EQUAL(stream.frcd_words, IntelIOMMUState,
+                             "fault-records of source and destination differ"),
+        VMSTATE_VARRAY_UINT32(stream.frcd, IntelIOMMUState, stream.frcd_words,
+                              0, vmstate_info_uint64, uint64_t),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
 const VMStateDescription vtd_vmstate = {
     .name = "iommu-intel",
     .version_id = 1,
     .minimum_version_id = 1,
     .priority = MIG_PRI_IOMMU,
     .pre_save = vtd_pre_save,
+    .pre_load = vtd_pre_load,
     .post_load = vtd_post_load,
     .fields = (const VMStateField[]) {
         VTD_STREAM(root, vmstate_info_uint64, uint64_t),
@@ -156,5 +178,9 @@ const VMStateDescription vtd_vmstate = {
         VTD_STREAM(intr_enabled, vmstate_info_bool, bool),
         VTD_STREAM(intr_eime, vmstate_info_bool, bool),
         VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * const []) {
+        &vtd_vmstate_fault_records,
+        NULL
     }
 };

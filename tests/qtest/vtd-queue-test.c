@@ -476,6 +476,7 @@ static void test_tail_beyond(void)
 
     qvtd_writeq(f.v, QVTD_IQT, 256 << 4);
     g_assert_true(qvtd_readl(f.v, QVTD_FSTS) & QVTD_FSTS_IQE);
+    g_assert_cmpint(qvtd_readq(f.v, QVTD_IQERCD) & 0xf, ==, 1);
     qvtd_assert_reg64(f.v, QVTD_IQH, 0);
     qvtd_writeq(f.v, QVTD_IQT, 0);
     qvtd_writel(f.v, QVTD_FSTS, QVTD_FSTS_IQE);

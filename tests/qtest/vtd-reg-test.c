@@ -360,7 +360,7 @@ static void test_beyond_the_end(void)
     QVtd *v = qvtd_start(NULL, NULL);
 
     for (uint32_t off = 0x228; off < 0x240; off++) {
-        qtest_readq(v->qts, QVTD_BASE + off);
+        g_assert_cmphex(qtest_readq(v->qts, QVTD_BASE + off), ==, 0);
         qtest_writeq(v->qts, QVTD_BASE + off, 0);
     }
     qtest_writeq(v->qts, QVTD_BASE + 0xff8, UINT64_MAX);
@@ -541,6 +541,42 @@ static void test_iotlb_incorrect(void)
 }
 
 /*
+ * 6.5.1: while the queue is enabled, invalidation by register is an incorrect
+ * request, also with values that are right at other times.
+ */
+static void test_by_register_and_queue(void)
+{
+    QVtd *v = qvtd_start(NULL, NULL);
+    uint64_t context = QVTD_CCMD_CIRG(QVTD_GRAN_GLOBAL);
+    uint64_t iotlb = QVTD_IOTLB_IIRG(QVTD_GRAN_GLOBAL);
+
+    qvtd_iq_init(v, 0);
+    g_assert_cmpint(QVTD_CCMD_CAIG(qvtd_ccmd(v, context)), ==, 0);
+    g_assert_cmpint(QVTD_IOTLB_IAIG(qvtd_iotlb(v, iotlb, 0)), ==, 0);
+    qvtd_iq_disable(v);
+    g_assert_cmpint(QVTD_CCMD_CAIG(qvtd_ccmd(v, context)), ==, 1);
+    g_assert_cmpint(QVTD_IOTLB_IAIG(qvtd_iotlb(v, iotlb, 0)), ==, 1);
+    qvtd_quit(v);
+}
+
+/* 11.4.10.1, 11.4.7.6: registers of what the unit does not offer */
+static void test_reserved_without_capability(void)
+{
+    QVtd *v = qvtd_start("intremap=on,eim=off", NULL);
+
+    qvtd_writel(v, QVTD_FEUADDR, UINT32_MAX);
+    qvtd_assert_reg32(v, QVTD_FEUADDR, 0);
+    qvtd_writel(v, QVTD_IEUADDR, UINT32_MAX);
+    qvtd_assert_reg32(v, QVTD_IEUADDR, 0);
+    qvtd_quit(v);
+
+    v = qvtd_start("intremap=off", NULL);
+    qvtd_writeq(v, QVTD_IRTA, UINT64_MAX);
+    qvtd_assert_reg64(v, QVTD_IRTA, 0);
+    qvtd_quit(v);
+}
+
+/*
  * 11.4.5: a translation table mode that is not offered.  Legacy mode is the
  * only one of a unit without ECAP.SMTS; scalable mode is not there yet.  The
  * unit must stay usable.
@@ -656,6 +692,10 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/registers/11.4.6.2/granularity",
                    test_iotlb_granularity);
     qtest_add_func("/vtd/registers/11.4.6.2/incorrect", test_iotlb_incorrect);
+    qtest_add_func("/vtd/registers/6.5.1/register-and-queue",
+                   test_by_register_and_queue);
+    qtest_add_func("/vtd/registers/11.4/reserved-without-capability",
+                   test_reserved_without_capability);
     qtest_add_data_func("/vtd/registers/11.4.5/mode", "",
                         test_root_table_mode);
     qtest_add_data_func("/vtd/registers/11.4.5/mode-scalable",

@@ -52,6 +52,9 @@ typedef struct VTDUnit VTDUnit;
  * @qi_enabled: GSTS.QIES
  * @intr_enabled: GSTS.IRES
  * @intr_eime: IRTA.EIME latched by SIRTP
+ * @frcd_words: number of quadwords in @frcd
+ * @frcd: all fault recording registers (subsection "fault-records", which is
+ *        there if they are several; the first one is in @csr as well)
  */
 typedef struct VTDStream {
     uint64_t root;
@@ -68,6 +71,8 @@ typedef struct VTDStream {
     bool qi_enabled;
     bool intr_enabled;
     bool intr_eime;
+    uint32_t frcd_words;
+    uint64_t *frcd;
 } VTDStream;
 
 /**
@@ -84,6 +89,7 @@ typedef struct VTDStream {
  * @stale_tm: with device-iotlb, TM in paging entries is no reserved bit
  * @scalable_mode: scalable mode is offered
  * @flts: first-stage in place of second-stage translation, in scalable mode
+ * @fault_records: number of fault recording registers, 1 to 222
  * @fs1gp: 1 GiB first-stage pages
  * @pasid: requests with PASID, in scalable mode
  * @buggy_eim: offer EIM even where it does not work (old machine types)
@@ -101,6 +107,7 @@ struct IntelIOMMUState {
     bool stale_tm;
     bool scalable_mode;
     bool flts;
+    uint16_t fault_records;
     bool fs1gp;
     bool pasid;
     bool buggy_eim;

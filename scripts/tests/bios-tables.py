@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's bios-tables-test, case by case, in TAP.
+
+A few of the tables on record hold an address that SeaBIOS chose, and
+Debian's SeaBIOS, built differently from QEMU's own, chooses another.  So a
+case passes if it passes, or if QEMU without the series fails it with the
+very same words; those are marked in the output.
+
+usage: bios-tables.py PROGRAM OURS STOCK [PREFIX]
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Replaces KVM by TCG: what KVM of this host can do shows in the tables
+TCG = os.path.join(HERE, 'tcg/qemu-system-x86_64')
+TIMEOUT = 120
+SAME = ' (as QEMU without the series: not as on record)'
+
+
+def run(program, binary, tcg, *args):
+    """Exit status (or a word) and output of one run of the test program."""
+    env = dict(os.environ, QTEST_QEMU_BINARY=TCG if tcg else binary,
+               TCG_QEMU_BINARY=binary)
+    try:
+        done = subprocess.run([program, *args], env=env, text=True,
+                              stdin=subprocess.DEVNULL, timeout=TIMEOUT,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, errors='replace')
+    except subprocess.TimeoutExpired as late:
+        return 'timeout', (late.stdout or b'').decode(errors='replace')
+    return done.returncode, done.stdout
+
+
+def said(output):
+    """What a failed case said of the tables, without names that vary."""
+    lines = [line for line in output.splitlines()
+             if line.startswith(('acpi-test:', 'ERROR:'))]
+    return re.sub(r'/tmp/\w+-\w+', 'TEMP', '\n'.join(lines))
+
+
+def alone(case, cases):
+    """Arguments that choose @case, but not those that it is a prefix of."""
+    below = (other for other in cases if other.startswith(case + '/'))
+    return ['-p', case] + [word for other in below for word in ('-s', other)]
+
+
+def check(program, chosen, ours, stock):
+    """(passed, remark, output) of one case, chosen by these arguments.
+
+    With TCG, and where that cannot do it (it has no 260 CPUs) with what the
+    case asks for itself.
+    """
+    outputs = []
+    for tcg in True, False:
+        status, output = run(program, ours, tcg, *chosen)
+        if status == 0:
+            return True, '', output
+        other, other_output = run(program, stock, tcg, *chosen)
+        if said(output) and \
+                (status, said(output)) == (other, said(other_output)):
+            return True, SAME, output
+        outputs.append(output)
+    return False, '', ''.join(outputs)
+
+
+def main(program, ours, stock, prefix='/'):
+    """Run all cases whose path begins with @prefix."""
+    status, listing = run(program, ours, True, '-l')
+    cases = [line for line in listing.splitlines()
+             if line.startswith(prefix)]
+    if status or not cases:
+        print(f'Bail out! {program} lists no test: {listing}')
+        return 1
+    print(f'1..{len(cases)}')
+    failed = 0
+    for number, case in enumerate(cases, 1):
+        passed, remark, output = check(program, alone(case, cases),
+                                       ours, stock)
+        failed += not passed
+        if not passed:
+            print(''.join(f'# {line}\n' for line in output.splitlines()))
+        print(f'{"ok" if passed else "not ok"} {number} {case}{remark}',
+              flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
