@@ -28,6 +28,24 @@ static AddressSpace *vtd_get_address_space(PCIBus *bus, void *opaque,
     return &vtd_address_space(s->unit, bus, devfn)->as;
 }
 
+AddressSpace *intel_iommu_pasid_address_space(PCIDevice *dev, uint32_t pasid)
+{
+    Object *unit = OBJECT(x86_iommu_get_default());
+    IntelIOMMUState *s = (IntelIOMMUState *)
+        object_dynamic_cast(unit, TYPE_INTEL_IOMMU_DEVICE);
+    PCIBus *bus = pci_get_bus(dev);
+    VTDAddressSpace *as;
+
+    if (!s || !s->pasid || pasid > VTD_PASID_MAX) {
+        return NULL;
+    }
+    if (pci_bus_bypass_iommu(bus)) {
+        return &address_space_memory;
+    }
+    as = vtd_pasid_space(s->unit, bus, dev->devfn, pasid);
+    return as ? &as->as : NULL;
+}
+
 /* The host must be able to map whatever the guest's tables say */
 static bool vtd_check_host_device(IntelIOMMUState *s, HostIOMMUDevice *host,
                                   Error **errp)

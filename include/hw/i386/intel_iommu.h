@@ -119,4 +119,15 @@ struct IntelIOMMUState {
     VTDStream stream;
 };
 
+/**
+ * intel_iommu_pasid_address_space: memory as requests with a PASID see it
+ * @dev: that makes the requests, a PCI Express device
+ * @pasid: of the requests, 20 bits
+ *
+ * The address space stays for as long as the bus of @dev does.  Returns NULL
+ * if there is no intel-iommu with ``x-pasid-mode=on``, or if it has as many
+ * such address spaces as it will make.  Big lock.
+ */
+AddressSpace *intel_iommu_pasid_address_space(PCIDevice *dev, uint32_t pasid);
+
 #endif
