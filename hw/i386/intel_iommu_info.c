@@ -30,7 +30,9 @@ static void vtd_info_tables(VTDAddressSpace *as, VTDRequesterInfo *info)
         info->translation = VTD_REQUESTER_TRANSLATION_PASS_THROUGH;
         return;
     }
-    info->translation = VTD_REQUESTER_TRANSLATION_SECOND_STAGE;
+    info->translation = cfg.stage == VTD_STAGE_FIRST ?
+                        VTD_REQUESTER_TRANSLATION_FIRST_STAGE :
+                        VTD_REQUESTER_TRANSLATION_SECOND_STAGE;
     info->has_table = info->has_levels = true;
     info->table = cfg.root;
     info->levels = cfg.levels;
@@ -43,6 +45,8 @@ static VTDRequesterInfo *vtd_info_requester(VTDAddressSpace *as)
 
     info->requester = g_strdup_printf("%02x:%02x.%x", PCI_BUS_NUM(sid),
                                       PCI_SLOT(sid), PCI_FUNC(sid));
+    info->has_pasid = as->pasid != VTD_PASID_NONE;
+    info->pasid = as->pasid;
     info->translation = VTD_REQUESTER_TRANSLATION_OFF;
     if (qatomic_read_u64(&as->unit->dmar) & VTD_DMAR_ENABLED) {
         vtd_info_tables(as, info);
@@ -113,8 +117,11 @@ VTDUnitInfoList *qmp_x_query_vtd(Error **errp)
 
 static void vtd_print_requester(Monitor *mon, const VTDRequesterInfo *r)
 {
-    monitor_printf(mon, "  %s %s", r->requester,
-                   VTDRequesterTranslation_str(r->translation));
+    monitor_printf(mon, "  %s", r->requester);
+    if (r->has_pasid) {
+        monitor_printf(mon, " PASID %u", r->pasid);
+    }
+    monitor_printf(mon, " %s", VTDRequesterTranslation_str(r->translation));
     if (r->has_reason) {
         monitor_printf(mon, " (fault reason 0x%02x)", r->reason);
     }
