@@ -49,7 +49,8 @@ bench: deps
 	@$(SERIES) build --kind stock
 	@$(SERIES) build
 	@/usr/bin/python3 bench/run vtd $(CASE:%=--case %) \
-		$(if $(GUEST),--guest $(GUEST)) $(if $(IDEAL),--ideal $(IDEAL))
+		$(if $(GUEST),--guest $(GUEST)) $(if $(IDEAL),--ideal $(IDEAL)) \
+		$(if $(VALGRIND),--valgrind)
 
 series quilt:
 	@[ -n "$(OUT)" ] || { echo 'make $@: say where to: OUT=DIR' >&2; exit 1; }

@@ -19,7 +19,7 @@ RAM_BYTES = 1 << 30
 PAGE = 4096
 HEAP = 16 << 20                 # what is below belongs to the firmware
 DATA = 256 << 20                # buffers of the devices begin here
-PATIENCE = 20                   # seconds after which nothing will come
+PATIENCE = 60                   # seconds after which nothing will come
 
 
 class BenchError(Exception):
@@ -29,9 +29,10 @@ class BenchError(Exception):
 class Machine:
     """q35 with these devices; to be used in a "with" statement"""
 
-    def __init__(self, binary, args):
+    def __init__(self, binary, args, wrapper=()):
         self.binary = str(binary)
         self.args = list(args)
+        self.wrapper = list(wrapper)
         self.process = None
 
     def __enter__(self):
@@ -56,7 +57,7 @@ class Machine:
         self.stack.callback(ours.close)
         self.errors = self.stack.enter_context(tempfile.TemporaryFile('w+'))
         command = [
-            self.binary, '-machine', 'q35,memory-backend=ram', '-nodefaults',
+            *self.wrapper, self.binary, '-machine', 'q35,memory-backend=ram', '-nodefaults',
             '-display', 'none', '-accel', 'qtest', '-name',
             'bench,debug-threads=on', '-object',
             f'memory-backend-file,id=ram,share=on,size={RAM_BYTES},'
@@ -76,6 +77,11 @@ class Machine:
     def _stop(self):
         self.process.kill()
         self.process.wait()
+
+    def end(self):
+        """Let QEMU, and what it is wrapped in, end in good order"""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
 
     def _gone(self):
         """Why there is no answer"""

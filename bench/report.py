@@ -137,6 +137,17 @@ def tables(results, counters):
             'adds.', ['case', *names], [instruction_row(r) for r in dma])
 
 
+def counted(counts, chosen):
+    """Table of what instructions.count_all() has found"""
+    rows = [[case.title, *(_number(counts.get((case.name, name))) or '-'
+                           for name in BINARIES)]
+            for case in chosen if (case.name, 'ours') in counts]
+    return Table(
+        'Instructions, counted by valgrind',
+        'For one translation: the memory API\'s own and the unit\'s.',
+        ['case', *BINARIES], rows)
+
+
 # The plot --------------------------------------------------------------------
 
 LEFT, RIGHT, BAR, GAP, WIDTH = 200, 60, 11, 12, 760

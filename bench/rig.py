@@ -51,10 +51,11 @@ class Sample:
 class Rig:
     """To be used in a "with" statement, like the machine in it"""
 
-    def __init__(self, binary, case, mode=None, ideal=False):
+    def __init__(self, binary, case, mode=None, ideal=False, wrapper=()):
         self.case = case
         self.mode = mode or case.mode
         self.ideal = ideal
+        self.batches = 0
         # One iothread each; what only fills the cache can share one
         threads = case.devices if case.what == 'dma' else 1
         args = []
@@ -68,7 +69,7 @@ class Rig:
         for i in range(case.devices):
             args += VirtioBlk.args(i, (FIRST_SLOT + i) << 3,
                                    f'io{i % threads}')
-        self.machine = Machine(binary, args)
+        self.machine = Machine(binary, args, wrapper)
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -125,6 +126,7 @@ class Rig:
         A unit may offer a mode that it does not have: then the first request
         faults, and the device gives up.
         """
+        self.batches += 1
         for disk in self.disks:
             disk.submit()
             self.machine.wait_for(
@@ -147,6 +149,7 @@ class Rig:
 
     def batch(self):
         """All requests of all devices, once"""
+        self.batches += 1
         for disk in self.disks:
             disk.submit()
         for disk in self.disks:
