@@ -180,35 +180,49 @@ static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
     }
 }
 
+/* The arguments cost more than a hit does: only for those who look */
+static void vtd_trace_translation(VTDAddressSpace *as, uint64_t iova,
+                                  const VTDTranslation *t)
+{
+    if (trace_event_get_state_backends(TRACE_VTD_DMAR_TRANSLATE)) {
+        trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)),
+                                 PCI_SLOT(as->devfn), PCI_FUNC(as->devfn),
+                                 iova, t->addr, t->mask);
+    }
+}
+
+/*
+ * The caller is in an RCU critical section or holds the big lock, without
+ * which RCU reclaims nothing: there is no need for another section here.
+ */
 static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
                                    IOMMUAccessFlags flag, int iommu_idx)
 {
     VTDAddressSpace *as = container_of(iommu, VTDAddressSpace, iommu);
     VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
                    (flag & IOMMU_WO ? VTD_PERM_W : 0);
-    IOMMUTLBEntry entry = { .target_as = &address_space_memory };
     VTDFaultReason reason = VTD_FR_NONE;
     VTDTranslation t;
     bool fpd = false;
 
-    RCU_READ_LOCK_GUARD();
     if (!vtd_translate_hit(as, iova, want, &t)) {
         reason = vtd_translate_miss(as, iova, want, &fpd, &t);
     }
     if (reason != VTD_FR_NONE) {
         vtd_translate_fault(as, reason, iova, want, fpd);
-        entry.iova = iova & VTD_PAGE_MASK;
-        entry.addr_mask = ~VTD_PAGE_MASK;
-        entry.perm = IOMMU_NONE;
-        return entry;
+        t = (VTDTranslation) {
+            .iova = iova & VTD_PAGE_MASK, .mask = ~VTD_PAGE_MASK,
+        };
+    } else {
+        vtd_trace_translation(as, iova, &t);
     }
-    entry.iova = t.iova;
-    entry.translated_addr = t.addr;
-    entry.addr_mask = t.mask;
-    entry.perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W);
-    trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)), PCI_SLOT(as->devfn),
-                             PCI_FUNC(as->devfn), iova, t.addr, t.mask);
-    return entry;
+    return (IOMMUTLBEntry) {
+        .target_as = &address_space_memory,
+        .iova = t.iova,
+        .translated_addr = t.addr,
+        .addr_mask = t.mask,
+        .perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W),
+    };
 }
 
 static int vtd_notify_flag_changed(IOMMUMemoryRegion *iommu,

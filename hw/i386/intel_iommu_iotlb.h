@@ -86,7 +86,8 @@ void vtd_iotlb_destroy(VTDIOTLB *iotlb);
  * @iova: any address
  * @out: filled on success; its perm is for the caller to check
  *
- * Any thread, inside an RCU read-side critical section.  Takes no lock.
+ * Any thread, inside an RCU read-side critical section or with the big lock
+ * held, under which RCU's callbacks run.  Takes no lock.
  */
 bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out);
 
