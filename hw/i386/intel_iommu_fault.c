@@ -82,8 +82,8 @@ static uint64_t vtd_fault_requester(const VTDFault *fault)
 
 /*
  * Section 7.2.1: hardware may collapse faults of a requester, here one with
- * each of its PASIDs, that has one pending.  With few records this keeps one broken device from hiding the
- * others behind an overflow.
+ * each of its PASIDs, that has one pending.  With few records this keeps one
+ * broken device from hiding the others behind an overflow.
  */
 static bool vtd_fault_collapses(VTDFaultLog *log, const VTDFault *fault)
 {

@@ -73,7 +73,7 @@ static bool vtd_context_stage(const VTDCapDesc *cap, unsigned tt,
     }
 }
 
-/* Sections 9.3 and 9.6: AW 1 is 39 bits and 3 levels, AW 2 is 48 bits and 4 levels */
+/* Sections 9.3, 9.6: AW 1 is 39 bits and 3 levels, AW 2 is 48 and 4 */
 static bool vtd_second_stage_width(const VTDCapDesc *cap, unsigned aw,
                                    VTDConfig *cfg)
 {

@@ -754,6 +754,11 @@ static void test_scalable_invalid(void)
         { 5, 2, 0, true, true, 48, 0x5b }, { 6, 2, 0, true, true, 48, 0x5b },
         { 7, 2, 0, false, true, 48, 0x5b },
     };
+    static const VTDStage stage_of[] = {
+        [1] = VTD_STAGE_FIRST,
+        [2] = VTD_STAGE_SECOND,
+        [4] = VTD_STAGE_PASS_THROUGH,
+    };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         Scalable f;
@@ -767,10 +772,7 @@ static void test_scalable_invalid(void)
         g_assert_cmphex(scalable_lookup(&f), ==, cases[i].reason);
         if (!cases[i].reason) {
             g_assert_cmpuint(f.cfg.levels, ==, cases[i].levels);
-            g_assert_cmpint(f.cfg.stage, ==,
-                            cases[i].pgtt == 1 ? VTD_STAGE_FIRST :
-                            cases[i].pgtt == 2 ? VTD_STAGE_SECOND :
-                            VTD_STAGE_PASS_THROUGH);
+            g_assert_cmpint(f.cfg.stage, ==, stage_of[cases[i].pgtt]);
             g_assert_cmphex(f.cfg.domain, ==, 0x1234);
         }
         scalable_destroy(&f);
