@@ -14,6 +14,14 @@
 #include "migration/vmstate.h"
 #include "intel_iommu_internal.h"
 
+/* VTDStream.ttm while no subsection has been loaded */
+#define VTD_TTM_AS_RTADDR       UINT8_MAX
+
+static uint64_t vtd_stream_rtaddr_ttm(const VTDStream *s)
+{
+    return VTD_GET(ldq_le_p(s->csr + DMAR_RTADDR_REG), VTD_RTADDR_TTM_FIELD);
+}
+
 static int vtd_pre_save(void *opaque)
 {
     IntelIOMMUState *iommu = opaque;
@@ -25,7 +33,7 @@ static int vtd_pre_save(void *opaque)
     dmar = qatomic_read_u64(&unit->dmar);
     ir = qatomic_read_u64(&unit->ir);
     *s = (VTDStream) {
-        .root = dmar & ~VTD_DMAR_ENABLED,
+        .root = dmar & VTD_PAGE_MASK,
         .intr_root = ir & VTD_PAGE_MASK,
         .iq = unit->queue.base,
         .intr_size = ir ? 2U << VTD_GET(ir, VTD_IRTA_S_FIELD) : 0,
@@ -37,6 +45,7 @@ static int vtd_pre_save(void *opaque)
         .qi_enabled = vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES,
         .intr_enabled = ir & VTD_IR_ENABLED,
         .intr_eime = ir & VTD_IRTA_EIME,
+        .ttm = VTD_GET(dmar, VTD_RTADDR_TTM_FIELD),
         .frcd_words = s->frcd_words,
         .frcd = s->frcd,
     };
@@ -50,6 +59,7 @@ static int vtd_pre_load(void *opaque)
 {
     IntelIOMMUState *iommu = opaque;
 
+    iommu->stream.ttm = VTD_TTM_AS_RTADDR;
     memset(iommu->stream.frcd, 0, iommu->stream.frcd_words * sizeof(uint64_t));
     return 0;
 }
@@ -92,6 +102,15 @@ static uint64_t vtd_load_irta(const VTDStream *s)
            (s->intr_eime ? VTD_IRTA_EIME : 0);
 }
 
+/* What SRTP latched of RTADDR */
+static uint64_t vtd_load_rtaddr(const VTDStream *s)
+{
+    uint64_t ttm = s->ttm == VTD_TTM_AS_RTADDR ? vtd_stream_rtaddr_ttm(s)
+                                               : s->ttm;
+
+    return (s->root & VTD_PAGE_MASK) | VTD_PUT(VTD_RTADDR_TTM_FIELD, ttm);
+}
+
 static int vtd_post_load(void *opaque, int version_id)
 {
     IntelIOMMUState *iommu = opaque;
@@ -106,7 +125,7 @@ static int vtd_post_load(void *opaque, int version_id)
     qatomic_set_u64(&unit->ir, vtd_load_irta(s) |
                     (s->intr_enabled ? VTD_IR_ENABLED : 0) |
                     (status & VTD_GSTS_CFIS ? VTD_IR_COMPAT : 0));
-    qatomic_set_u64(&unit->dmar, (s->root & ~0x3ffULL) |
+    qatomic_set_u64(&unit->dmar, vtd_load_rtaddr(s) |
                     (s->dmar_enabled ? VTD_DMAR_ENABLED : 0));
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
@@ -123,6 +142,24 @@ static int vtd_post_load(void *opaque, int version_id)
     .flags = VMS_SINGLE,                                                \
     .offset = vmstate_offset_value(IntelIOMMUState, stream._field, _type), \
 }
+
+static bool vtd_ttm_needed(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    return iommu->stream.ttm != vtd_stream_rtaddr_ttm(&iommu->stream);
+}
+
+static const VMStateDescription vtd_vmstate_ttm = {
+    .name = "iommu-intel/translation-table-mode",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = vtd_ttm_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT8(stream.ttm, IntelIOMMUState),
+        VMSTATE_END_OF_LIST()
+    }
+};
 
 static bool vtd_fault_records_needed(void *opaque)
 {
@@ -180,6 +217,7 @@ const VMStateDescription vtd_vmstate = {
         VMSTATE_END_OF_LIST()
     },
     .subsections = (const VMStateDescription * const []) {
+        &vtd_vmstate_ttm,
         &vtd_vmstate_fault_records,
         NULL
     }

@@ -18,6 +18,8 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Replaces KVM by TCG: what KVM of this host can do shows in the tables
 TCG = os.path.join(HERE, 'tcg/qemu-system-x86_64')
+# Debian 12's SeaBIOS waits half a minute for every AHCI disk; this does not
+FIRMWARE = os.path.join(HERE, '../../build/guest/seabios/usr/share/seabios')
 TIMEOUT = 120
 MANY_CPUS = 'requires x2APIC feature in CPU'
 SAME = ' (as QEMU without the series: not as on record)'
@@ -25,7 +27,8 @@ SAME = ' (as QEMU without the series: not as on record)'
 
 def run(program, binary, *args):
     """Exit status (or a word) and output of one run of the test program."""
-    env = dict(os.environ, QTEST_QEMU_BINARY=TCG, TCG_QEMU_BINARY=binary)
+    env = dict(os.environ, QTEST_QEMU_BINARY=TCG, TCG_QEMU_BINARY=binary,
+               TCG_QEMU_FIRMWARE=FIRMWARE)
     try:
         done = subprocess.run([program, *args], env=env, text=True,
                               stdin=subprocess.DEVNULL, timeout=TIMEOUT,

@@ -38,7 +38,7 @@ typedef struct VTDUnit VTDUnit;
  * Filled before saving and read after loading only; the live state is in the
  * unit.  Names, widths and order are fixed by the streams that exist.
  *
- * @root: root table address latched by SRTP, with its TTM
+ * @root: root table address latched by SRTP
  * @intr_root: interrupt remapping table address latched by SIRTP
  * @iq: base of the invalidation queue latched by QIE
  * @intr_size: number of IRTEs
@@ -52,6 +52,9 @@ typedef struct VTDUnit VTDUnit;
  * @qi_enabled: GSTS.QIES
  * @intr_enabled: GSTS.IRES
  * @intr_eime: IRTA.EIME latched by SIRTP
+ * @ttm: translation table mode latched by SRTP (subsection
+ *       "translation-table-mode", which is there if RTADDR in @csr has
+ *       another one: a guest is about to change it)
  * @frcd_words: number of quadwords in @frcd
  * @frcd: all fault recording registers (subsection "fault-records", which is
  *        there if they are several; the first one is in @csr as well)
@@ -71,6 +74,7 @@ typedef struct VTDStream {
     bool qi_enabled;
     bool intr_enabled;
     bool intr_eime;
+    uint8_t ttm;
     uint32_t frcd_words;
     uint64_t *frcd;
 } VTDStream;
