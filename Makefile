@@ -14,6 +14,8 @@ help:
 	@echo 'make shell       a console in that guest'
 	@echo 'make check       all tests; SUITE=vtd|series one suite, TEST=name one test'
 	@echo 'make check-long  also: every commit by itself, documentation, all x86 qtests'
+	@echo 'make bench       how fast: our unit, that of QEMU and an ideal one in turns'
+	@echo '                 (SUITE=vtd, CASE="512 page", GUEST=off, IDEAL=off)'
 	@echo 'make build       compile; BUILD=asan with sanitizers, BUILD=stock QEMU alone'
 	@echo 'make series      OUT=DIR [SIGNOFF="Name <mail>"]: mails for "git am"'
 	@echo 'make quilt       OUT=DIR: patches for a distribution package'
@@ -40,6 +42,16 @@ check-long: deps
 	@sh scripts/deps scripts/packages-long
 	@$(SERIES) test --long $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
 
+# CASE names one case or several; bench/run --help tells more
+bench: deps
+	@[ '$(or $(SUITE),vtd)' = vtd ] || \
+		{ echo 'make bench: there is SUITE=vtd' >&2; exit 1; }
+	@$(SERIES) build --kind stock
+	@$(SERIES) build
+	@/usr/bin/python3 bench/run vtd $(CASE:%=--case %) \
+		$(if $(GUEST),--guest $(GUEST)) $(if $(IDEAL),--ideal $(IDEAL)) \
+		$(if $(VALGRIND),--valgrind)
+
 series quilt:
 	@[ -n "$(OUT)" ] || { echo 'make $@: say where to: OUT=DIR' >&2; exit 1; }
 	@$(MAKE) --no-print-directory deps
@@ -52,5 +64,5 @@ clean:
 distclean:
 	rm -rf build
 
-.PHONY: help deps build demo shell check check-long series quilt clean distclean
+.PHONY: help deps build demo shell check check-long bench series quilt clean distclean
 .NOTPARALLEL:

@@ -28,6 +28,24 @@ static AddressSpace *vtd_get_address_space(PCIBus *bus, void *opaque,
     return &vtd_address_space(s->unit, bus, devfn)->as;
 }
 
+AddressSpace *intel_iommu_pasid_address_space(PCIDevice *dev, uint32_t pasid)
+{
+    Object *unit = OBJECT(x86_iommu_get_default());
+    IntelIOMMUState *s = (IntelIOMMUState *)
+        object_dynamic_cast(unit, TYPE_INTEL_IOMMU_DEVICE);
+    PCIBus *bus = pci_get_bus(dev);
+    VTDAddressSpace *as;
+
+    if (!s || !s->pasid || pasid > VTD_PASID_MAX) {
+        return NULL;
+    }
+    if (pci_bus_bypass_iommu(bus)) {
+        return &address_space_memory;
+    }
+    as = vtd_pasid_space(s->unit, bus, dev->devfn, pasid);
+    return as ? &as->as : NULL;
+}
+
 /* The host must be able to map whatever the guest's tables say */
 static bool vtd_check_host_device(IntelIOMMUState *s, HostIOMMUDevice *host,
                                   Error **errp)
@@ -179,6 +197,11 @@ static bool vtd_check_properties(IntelIOMMUState *s, Error **errp)
         error_setg(errp, "Need to set scalable mode for PASID");
         return false;
     }
+    if (s->fault_records < 1 || s->fault_records > VTD_MAX_FAULT_RECORDS) {
+        error_setg(errp, "fault-records must be 1 to %u, not %u",
+                   VTD_MAX_FAULT_RECORDS, s->fault_records);
+        return false;
+    }
     return true;
 }
 
@@ -188,7 +211,7 @@ static VTDCapDesc vtd_describe(IntelIOMMUState *s)
 
     return (VTDCapDesc) {
         .aw_bits = s->aw_bits,
-        .fault_records = 1,
+        .fault_records = s->fault_records,
         .caching_mode = s->caching_mode,
         .dma_translation = s->dma_translation,
         .dma_drain = s->dma_drain,
@@ -243,6 +266,9 @@ static void vtd_realize(DeviceState *dev, Error **errp)
     cap = vtd_describe(s);
     s->unit = vtd_unit_new(dev, &cap);
     s->unit->iec_changed = vtd_iec_changed;
+    s->unit->count_hits = s->count_hits;
+    s->stream.frcd_words = 2 * cap.fault_records;
+    s->stream.frcd = g_new0(uint64_t, s->stream.frcd_words);
     sysbus_init_mmio(SYS_BUS_DEVICE(s), &s->unit->mmio);
     sysbus_mmio_map(SYS_BUS_DEVICE(s), 0, Q35_HOST_BRIDGE_IOMMU_ADDR);
     pci_setup_iommu(bus, &vtd_iommu_ops, s);
@@ -264,10 +290,12 @@ static const Property vtd_properties[] = {
                      true),
     DEFINE_PROP_ON_OFF_AUTO("eim", IntelIOMMUState, intr_eim,
                             ON_OFF_AUTO_AUTO),
+    DEFINE_PROP_UINT16("fault-records", IntelIOMMUState, fault_records, 1),
     DEFINE_PROP_BOOL("fs1gp", IntelIOMMUState, fs1gp, true),
     DEFINE_PROP_BOOL("snoop-control", IntelIOMMUState, snoop_control, false),
     DEFINE_PROP_BOOL("stale-tm", IntelIOMMUState, stale_tm, false),
     DEFINE_PROP_BOOL("x-buggy-eim", IntelIOMMUState, buggy_eim, false),
+    DEFINE_PROP_BOOL("x-count-hits", IntelIOMMUState, count_hits, false),
     DEFINE_PROP_BOOL("x-flts", IntelIOMMUState, flts, false),
     DEFINE_PROP_BOOL("x-pasid-mode", IntelIOMMUState, pasid, false),
     DEFINE_PROP_BOOL("x-scalable-mode", IntelIOMMUState, scalable_mode,

@@ -25,13 +25,35 @@ uint16_t vtd_sid(VTDAddressSpace *as)
     return PCI_BUILD_BDF(bus, as->devfn);
 }
 
+/* Section 11.4.5: which kind of tables there are, and what they say */
+static VTDFaultReason vtd_tables_config(VTDAddressSpace *as, uint16_t sid,
+                                        VTDConfig *cfg)
+{
+    VTDUnit *unit = as->unit;
+    uint64_t dmar = qatomic_read_u64(&unit->dmar);
+    unsigned ttm = VTD_GET(dmar, VTD_RTADDR_TTM_FIELD);
+
+    *cfg = (VTDConfig) {};
+    if (ttm == VTD_TTM_SCALABLE && unit->cap.scalable) {
+        return vtd_scalable_lookup(&unit->memory, &unit->cap,
+                                   dmar & VTD_PAGE_MASK, sid, as->pasid, cfg);
+    }
+    if (ttm != VTD_TTM_LEGACY) {
+        return VTD_FR_ROOT_ACCESS;
+    }
+    if (as->pasid != VTD_PASID_NONE) {
+        return VTD_FR_SM_TTM_PASID;
+    }
+    return vtd_tables_lookup(&unit->memory, &unit->cap, dmar & VTD_PAGE_MASK,
+                             PCI_BUS_NUM(sid), PCI_BDF_TO_DEVFN(sid), cfg);
+}
+
 VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
 {
     VTDUnit *unit = as->unit;
     uint64_t began = vtd_epochs_now(&unit->epochs);
     uint16_t sid = vtd_sid(as);
     VTDFaultReason reason;
-    uint64_t dmar;
 
     if (qatomic_read(&as->cached_sid) != sid) {
         /* Software renumbered the bus: what is cached is somebody else's */
@@ -40,14 +62,7 @@ VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
     } else if (vtd_context_lookup(&as->iotlb, cfg)) {
         return VTD_FR_NONE;
     }
-    dmar = qatomic_read_u64(&unit->dmar);
-    if (VTD_GET(dmar, VTD_RTADDR_TTM_FIELD) != VTD_TTM_LEGACY) {
-        *cfg = (VTDConfig) {};
-        return VTD_FR_ROOT_ACCESS;
-    }
-    reason = vtd_tables_lookup(&unit->memory, &unit->cap,
-                               dmar & VTD_PAGE_MASK, PCI_BUS_NUM(sid),
-                               PCI_BDF_TO_DEVFN(sid), cfg);
+    reason = vtd_tables_config(as, sid, cfg);
     if (reason == VTD_FR_NONE) {
         vtd_context_fill(&as->iotlb, began, cfg);
     }
@@ -60,19 +75,37 @@ VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
  */
 static void vtd_want_switch(VTDAddressSpace *as)
 {
-    if (!qatomic_xchg(&as->switch_wanted, true)) {
+    if (as->pasid == VTD_PASID_NONE &&
+        !qatomic_xchg(&as->switch_wanted, true)) {
         qemu_bh_schedule(as->unit->bh);
     }
 }
 
-static VTDTranslation vtd_identity(uint64_t iova)
+/*
+ * Section 3.15: an interrupt address in a request with PASID is no interrupt;
+ * where it is not translated it is blocked.
+ */
+static VTDTranslation vtd_identity(VTDAddressSpace *as, uint64_t iova)
 {
+    bool blocked = as->pasid != VTD_PASID_NONE &&
+                   iova - VTD_IR_ADDR_BASE < VTD_IR_RANGE_SIZE;
+
     return (VTDTranslation) {
         .iova = iova & VTD_PAGE_MASK,
         .addr = iova & VTD_PAGE_MASK,
         .mask = ~VTD_PAGE_MASK,
-        .perm = VTD_PERM_RW,
+        .perm = blocked ? VTD_PERM_NONE : VTD_PERM_RW,
     };
+}
+
+/* Section 3.6, 3.7: what the paging entries say */
+static VTDFaultReason vtd_walk(VTDUnit *unit, const VTDConfig *cfg,
+                               uint64_t iova, VTDPerm want,
+                               VTDTranslation *out)
+{
+    return cfg->stage == VTD_STAGE_FIRST ?
+           vtd_walk_first_stage(&unit->memory, cfg, iova, want, out) :
+           vtd_walk_second_stage(&unit->memory, cfg, iova, want, out);
 }
 
 /* The tables' answer, when the IOTLB has none */
@@ -86,9 +119,10 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
     VTDConfig cfg;
 
     if (!(qatomic_read_u64(&unit->dmar) & VTD_DMAR_ENABLED)) {
-        *out = vtd_identity(iova);
+        *out = vtd_identity(as, iova);
         return VTD_FR_NONE;
     }
+    stat64_add(&as->misses, 1);
     reason = vtd_requester_config(as, &cfg);
     *fpd = cfg.fpd;
     if (reason != VTD_FR_NONE) {
@@ -97,10 +131,11 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
     if (cfg.stage == VTD_STAGE_PASS_THROUGH) {
         trace_vtd_translate_pt(vtd_sid(as), iova);
         vtd_want_switch(as);
-        *out = vtd_identity(iova);
-        return VTD_FR_NONE;
+        *out = vtd_identity(as, iova);
+        return out->perm == VTD_PERM_NONE ? VTD_FR_SM_INTERRUPT_ADDRESS
+                                          : VTD_FR_NONE;
     }
-    reason = vtd_walk_second_stage(&unit->memory, &cfg, iova, want, out);
+    reason = vtd_walk(unit, &cfg, iova, want, out);
     if (reason == VTD_FR_NONE) {
         vtd_iotlb_fill(&as->iotlb, began, out);
         trace_vtd_iotlb_page_update(vtd_sid(as), iova, out->addr, out->domain);
@@ -115,8 +150,14 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
 static bool vtd_translate_hit(VTDAddressSpace *as, uint64_t iova,
                               VTDPerm want, VTDTranslation *out)
 {
-    return qatomic_read(&as->cached_sid) == vtd_sid(as) &&
-           vtd_iotlb_lookup(&as->iotlb, iova, out) && !(want & ~out->perm);
+    if (qatomic_read(&as->cached_sid) != vtd_sid(as) ||
+        !vtd_iotlb_lookup(&as->iotlb, iova, out) || (want & ~out->perm)) {
+        return false;
+    }
+    if (unlikely(as->unit->count_hits)) {
+        qatomic_set(&as->hits, qatomic_read(&as->hits) + 1);
+    }
+    return true;
 }
 
 static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
@@ -127,44 +168,61 @@ static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
         .sid = vtd_sid(as),
         .write = want & VTD_PERM_W,
         .fpd = fpd,
+        .has_pasid = as->pasid != VTD_PASID_NONE,
+        .pasid = as->pasid,
         .info = iova & VTD_PAGE_MASK,
     };
 
     /* IOMMU_NONE is a probe by QEMU, not a request by the device */
     if (want != VTD_PERM_NONE) {
+        stat64_add(&as->faults, 1);
         vtd_fault_record(as->unit, &fault);
     }
 }
 
+/* The arguments cost more than a hit does: only for those who look */
+static void vtd_trace_translation(VTDAddressSpace *as, uint64_t iova,
+                                  const VTDTranslation *t)
+{
+    if (trace_event_get_state_backends(TRACE_VTD_DMAR_TRANSLATE)) {
+        trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)),
+                                 PCI_SLOT(as->devfn), PCI_FUNC(as->devfn),
+                                 iova, t->addr, t->mask);
+    }
+}
+
+/*
+ * The caller is in an RCU critical section or holds the big lock, without
+ * which RCU reclaims nothing: there is no need for another section here.
+ */
 static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
                                    IOMMUAccessFlags flag, int iommu_idx)
 {
     VTDAddressSpace *as = container_of(iommu, VTDAddressSpace, iommu);
     VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
                    (flag & IOMMU_WO ? VTD_PERM_W : 0);
-    IOMMUTLBEntry entry = { .target_as = &address_space_memory };
     VTDFaultReason reason = VTD_FR_NONE;
     VTDTranslation t;
     bool fpd = false;
 
-    RCU_READ_LOCK_GUARD();
     if (!vtd_translate_hit(as, iova, want, &t)) {
         reason = vtd_translate_miss(as, iova, want, &fpd, &t);
     }
     if (reason != VTD_FR_NONE) {
         vtd_translate_fault(as, reason, iova, want, fpd);
-        entry.iova = iova & VTD_PAGE_MASK;
-        entry.addr_mask = ~VTD_PAGE_MASK;
-        entry.perm = IOMMU_NONE;
-        return entry;
+        t = (VTDTranslation) {
+            .iova = iova & VTD_PAGE_MASK, .mask = ~VTD_PAGE_MASK,
+        };
+    } else {
+        vtd_trace_translation(as, iova, &t);
     }
-    entry.iova = t.iova;
-    entry.translated_addr = t.addr;
-    entry.addr_mask = t.mask;
-    entry.perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W);
-    trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)), PCI_SLOT(as->devfn),
-                             PCI_FUNC(as->devfn), iova, t.addr, t.mask);
-    return entry;
+    return (IOMMUTLBEntry) {
+        .target_as = &address_space_memory,
+        .iova = t.iova,
+        .translated_addr = t.addr,
+        .addr_mask = t.mask,
+        .perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W),
+    };
 }
 
 static int vtd_notify_flag_changed(IOMMUMemoryRegion *iommu,
@@ -197,6 +255,9 @@ void vtd_space_update(VTDAddressSpace *as)
     bool translated = vtd_space_translated(as);
 
     assert(bql_locked());
+    if (as->pasid != VTD_PASID_NONE) {
+        return;
+    }
     qatomic_set(&as->switch_wanted, false);
     if (as->private.enabled == (dmar || ir) &&
         MEMORY_REGION(&as->iommu)->enabled == translated) {
@@ -248,6 +309,7 @@ void vtd_flush_everything(VTDUnit *unit)
 /* Spaces are found by the bus object, whose number may not be known yet */
 typedef struct VTDSpaceKey {
     PCIBus *bus;
+    uint32_t pasid;
     uint8_t devfn;
 } VTDSpaceKey;
 
@@ -255,14 +317,14 @@ static guint vtd_space_hash(gconstpointer p)
 {
     const VTDSpaceKey *key = p;
 
-    return g_direct_hash(key->bus) ^ key->devfn;
+    return g_direct_hash(key->bus) ^ key->devfn ^ key->pasid << 8;
 }
 
 static gboolean vtd_space_equal(gconstpointer p, gconstpointer q)
 {
     const VTDSpaceKey *a = p, *b = q;
 
-    return a->bus == b->bus && a->devfn == b->devfn;
+    return a->bus == b->bus && a->devfn == b->devfn && a->pasid == b->pasid;
 }
 
 static void vtd_space_init_regions(VTDAddressSpace *as)
@@ -297,52 +359,79 @@ static void vtd_space_init_regions(VTDAddressSpace *as)
     address_space_init(&as->as, &as->root, "vtd-root");
 }
 
-/* @number: of the bus, as long as @bus has none that software can change */
-static VTDAddressSpace *vtd_space_new(VTDUnit *unit, PCIBus *bus,
-                                      uint8_t number, uint8_t devfn)
+/* Requests with PASID go through the hook, whatever the tables ask for */
+static void vtd_space_always_translated(VTDAddressSpace *as)
+{
+    memory_region_set_enabled(&as->shared_alias, false);
+    memory_region_set_enabled(&as->interrupts, false);
+    memory_region_set_enabled(&as->system_alias, false);
+    memory_region_set_enabled(&as->private, true);
+    memory_region_set_enabled(MEMORY_REGION(&as->iommu), true);
+}
+
+/* @number: of the bus, as long as it has none that software can change */
+static VTDAddressSpace *vtd_space_new(VTDUnit *unit, const VTDSpaceKey *key,
+                                      uint8_t number)
 {
     VTDAddressSpace *as = g_new0(VTDAddressSpace, 1);
 
     as->unit = unit;
-    as->bus = bus;
-    as->devfn = devfn;
+    as->bus = key->bus;
+    as->devfn = key->devfn;
+    as->pasid = key->pasid;
     as->root_bus_number = number;
-    if (bus && !pci_bus_is_root(bus)) {
-        as->bus_number = bus->parent_dev->config + PCI_SECONDARY_BUS;
+    if (as->bus && !pci_bus_is_root(as->bus)) {
+        as->bus_number = as->bus->parent_dev->config + PCI_SECONDARY_BUS;
     }
     as->cached_sid = vtd_sid(as);
     vtd_iotlb_init(&as->iotlb, &unit->epochs);
     memory_region_transaction_begin();
     vtd_space_init_regions(as);
+    if (as->pasid != VTD_PASID_NONE) {
+        unit->pasid_spaces++;
+        vtd_space_always_translated(as);
+    }
     vtd_space_update(as);
     memory_region_transaction_commit();
     QLIST_INSERT_HEAD(&unit->space_list, as, next);
     return as;
 }
 
-static VTDAddressSpace *vtd_space_find(VTDUnit *unit, PCIBus *bus,
-                                       uint8_t number, uint8_t devfn)
+static VTDAddressSpace *vtd_space_find(VTDUnit *unit, const VTDSpaceKey *key,
+                                       uint8_t number)
 {
-    VTDSpaceKey key = { .bus = bus, .devfn = devfn };
-    VTDAddressSpace *as = g_hash_table_lookup(unit->spaces, &key);
+    VTDAddressSpace *as = g_hash_table_lookup(unit->spaces, key);
 
-    if (!as) {
-        as = vtd_space_new(unit, bus, number, devfn);
-        g_hash_table_insert(unit->spaces, g_memdup2(&key, sizeof(key)), as);
+    if (as || (key->pasid != VTD_PASID_NONE &&
+               unit->pasid_spaces >= VTD_PASID_SPACES)) {
+        return as;
     }
+    as = vtd_space_new(unit, key, number);
+    g_hash_table_insert(unit->spaces, g_memdup2(key, sizeof(*key)), as);
     return as;
+}
+
+VTDAddressSpace *vtd_pasid_space(VTDUnit *unit, PCIBus *bus, int devfn,
+                                 uint32_t pasid)
+{
+    VTDSpaceKey key = { .bus = bus, .devfn = devfn, .pasid = pasid };
+
+    return vtd_space_find(unit, &key,
+                          pci_bus_is_root(bus) ? pci_bus_num(bus) : 0);
 }
 
 VTDAddressSpace *vtd_address_space(VTDUnit *unit, PCIBus *bus, int devfn)
 {
-    return vtd_space_find(unit, bus,
-                          pci_bus_is_root(bus) ? pci_bus_num(bus) : 0, devfn);
+    return vtd_pasid_space(unit, bus, devfn, VTD_PASID_NONE);
 }
 
 VTDAddressSpace *vtd_platform_space(VTDUnit *unit, uint16_t sid)
 {
-    return vtd_space_find(unit, NULL, PCI_BUS_NUM(sid),
-                          PCI_BDF_TO_DEVFN(sid));
+    VTDSpaceKey key = {
+        .devfn = PCI_BDF_TO_DEVFN(sid), .pasid = VTD_PASID_NONE,
+    };
+
+    return vtd_space_find(unit, &key, PCI_BUS_NUM(sid));
 }
 
 /* No flat view refers to the regions any more */
@@ -374,6 +463,7 @@ static void vtd_space_free(gpointer p)
     VTDAddressSpace *as = p;
 
     QLIST_REMOVE(as, next);
+    as->unit->pasid_spaces -= as->pasid != VTD_PASID_NONE;
     vtd_notify_destroy(as);
     if (as->host) {
         object_unref(OBJECT(as->host));

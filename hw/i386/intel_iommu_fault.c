@@ -72,16 +72,26 @@ void vtd_fault_status(VTDUnit *unit, uint32_t bit)
     vtd_raise_locked(unit, bit);
 }
 
-/*
- * Section 7.2.1: hardware may collapse faults of a requester that has one
- * pending.  With few records this keeps one broken device from hiding the
- * others behind an overflow.
- */
-static bool vtd_fault_collapses(VTDFaultLog *log, uint16_t sid)
+/* Section 11.4.7.7: who made the faulted request */
+static uint64_t vtd_fault_requester(const VTDFault *fault)
 {
+    return VTD_PUT(VTD_FRCD_SID_FIELD, fault->sid) |
+           (fault->has_pasid ? VTD_FRCD_PP |
+                               VTD_PUT(VTD_FRCD_PV_FIELD, fault->pasid) : 0);
+}
+
+/*
+ * Section 7.2.1: hardware may collapse faults of a requester, here one with
+ * each of its PASIDs, that has one pending.  With few records this keeps one
+ * broken device from hiding the others behind an overflow.
+ */
+static bool vtd_fault_collapses(VTDFaultLog *log, const VTDFault *fault)
+{
+    uint64_t requester = VTD_FRCD_SID_FIELD | VTD_FRCD_PP | VTD_FRCD_PV_FIELD;
+
     for (unsigned i = 0; i < log->records; i++) {
         if ((log->frcd[i][1] & VTD_FRCD_F) &&
-            VTD_GET(log->frcd[i][1], VTD_FRCD_SID_FIELD) == sid) {
+            (log->frcd[i][1] & requester) == vtd_fault_requester(fault)) {
             return true;
         }
     }
@@ -93,9 +103,10 @@ static void vtd_fault_store(VTDFaultLog *log, const VTDFault *fault)
     uint64_t *frcd = log->frcd[log->next];
 
     frcd[0] = fault->info;
+    /* T2, EXE and PRIV stay 0: no such requests are ever made */
     frcd[1] = VTD_FRCD_F | (fault->write ? 0 : VTD_FRCD_T1_READ) |
               VTD_PUT(VTD_FRCD_FR_FIELD, fault->reason) |
-              VTD_PUT(VTD_FRCD_SID_FIELD, fault->sid);
+              vtd_fault_requester(fault);
     trace_vtd_frr_new(log->next, frcd[1], frcd[0]);
 }
 
@@ -110,7 +121,7 @@ void vtd_fault_record(VTDUnit *unit, const VTDFault *fault)
         return;
     }
     QEMU_LOCK_GUARD(&log->lock);
-    if ((log->fsts & VTD_FSTS_PFO) || vtd_fault_collapses(log, fault->sid)) {
+    if ((log->fsts & VTD_FSTS_PFO) || vtd_fault_collapses(log, fault)) {
         return;
     }
     if (log->frcd[log->next][1] & VTD_FRCD_F) {
@@ -203,6 +214,19 @@ void vtd_fault_write(VTDUnit *unit, unsigned offset, uint64_t value,
     }
 }
 
+void vtd_fault_save(VTDFaultLog *log, VTDStream *s)
+{
+    QEMU_LOCK_GUARD(&log->lock);
+
+    stl_le_p(s->csr + DMAR_FSTS_REG, log->fsts);
+    stl_le_p(s->csr + DMAR_FECTL_REG, log->fectl);
+    stq_le_p(s->csr + DMAR_FRCD_REG, log->frcd[0][0]);
+    stq_le_p(s->csr + DMAR_FRCD_REG + 8, log->frcd[0][1]);
+    s->next_frcd_reg = log->next;
+    memcpy(s->frcd, log->frcd, log->records * sizeof(*log->frcd));
+}
+
+/* A stream with one register has nothing for the others: they are empty */
 void vtd_fault_load(VTDFaultLog *log, const VTDStream *s)
 {
     QEMU_LOCK_GUARD(&log->lock);
@@ -210,6 +234,7 @@ void vtd_fault_load(VTDFaultLog *log, const VTDStream *s)
     log->fsts = ldl_le_p(s->csr + DMAR_FSTS_REG);
     log->fectl = ldl_le_p(s->csr + DMAR_FECTL_REG);
     log->next = s->next_frcd_reg % log->records;
+    memcpy(log->frcd, s->frcd, log->records * sizeof(*log->frcd));
     log->frcd[0][0] = ldq_le_p(s->csr + DMAR_FRCD_REG);
     log->frcd[0][1] = ldq_le_p(s->csr + DMAR_FRCD_REG + 8);
 }

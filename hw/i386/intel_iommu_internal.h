@@ -8,8 +8,9 @@
  *   vtd_translate()              _dma.c     any thread, no big lock, RCU held
  *     vtd_iotlb_lookup()         _iotlb.c   hit: done, nothing was locked
  *     vtd_requester_config()     _dma.c     context cache, else
- *       vtd_tables_lookup()      _tables.c    root and context entry
- *     vtd_walk_second_stage()    _walk.c    paging entries -> VTDTranslation
+ *       vtd_tables_lookup()      _tables.c    root and context entry, or
+ *       vtd_scalable_lookup()    _tables.c    those and the PASID entry
+ *     vtd_walk_*_stage()         _walk.c    paging entries -> VTDTranslation
  *     vtd_iotlb_fill()           _iotlb.c
  *     vtd_fault_record()         _fault.c   what went wrong, if anything did
  *
@@ -46,6 +47,7 @@
 #include "hw/i386/intel_iommu_tables.h"
 #include "hw/pci/pci.h"
 #include "qemu/queue.h"
+#include "qemu/stats64.h"
 #include "qemu/thread.h"
 #include "system/host_iommu_device.h"
 
@@ -54,8 +56,18 @@
 /* The requester of an interrupt is not known: its source is not verified */
 #define VTD_SID_UNKNOWN                (-1)
 
+/*
+ * Address spaces with PASID that one unit has at most: a guest may choose the
+ * PASIDs that its devices use, and each space costs some kilobytes until the
+ * device's bus is gone.
+ */
+#define VTD_PASID_SPACES               1024
+
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
+
+/* As many as fit into the page of registers that the DMAR table declares */
+#define VTD_MAX_FAULT_RECORDS          ((4096U - DMAR_FRCD_REG) / 16)
 
 /* The unit's own accesses are to memory: they reach no device */
 #define VTD_MEMORY_ONLY                ((MemTxAttrs) { .memory = true })
@@ -66,6 +78,8 @@ typedef struct VTDFault {
     uint16_t sid;
     bool write;
     bool fpd;           /* of the entry that was read, if one was */
+    bool has_pasid;
+    uint32_t pasid;
     uint64_t info;      /* address, or the interrupt's index in its field */
 } VTDFault;
 
@@ -133,11 +147,17 @@ typedef struct VTDQueue {
  *                   +- interrupts     0xfeexxxxx, whose source is known
  *
  * One of shared_alias and private is enabled, and in private one of
- * system_alias and iommu.
+ * system_alias and iommu.  Requests with PASID always go through iommu, and
+ * interrupts is disabled for them: section 3.15 has them translated like any
+ * other address, and blocked where that does not happen.
  *
+ * @pasid: of its requests, or VTD_PASID_NONE
  * @bus_number: where the guest programs the bus number, NULL for a root bus
  * @cached_sid: requester-id that @iotlb was filled for (atomic)
  * @switch_wanted: the hook found out that the regions are not right (atomic)
+ * @misses: translations that needed the tables
+ * @faults: requests, interrupts among them, that were not let through
+ * @hits: translations from the IOTLB; approximate, if VTDUnit.count_hits
  * @shadow: what notifiers with IOMMU_NOTIFIER_MAP were told, big lock
  */
 typedef struct VTDAddressSpace {
@@ -147,6 +167,7 @@ typedef struct VTDAddressSpace {
     const uint8_t *bus_number;
     uint8_t root_bus_number;
     uint8_t devfn;
+    uint32_t pasid;
     uint16_t cached_sid;
     bool switch_wanted;
     AddressSpace as;
@@ -157,6 +178,9 @@ typedef struct VTDAddressSpace {
     MemoryRegion interrupts;
     IOMMUMemoryRegion iommu;
     VTDIOTLB iotlb;
+    Stat64 misses;
+    Stat64 faults;
+    unsigned long hits;
     GTree *shadow;
     bool shadow_synced;
     HostIOMMUDevice *host;
@@ -177,7 +201,9 @@ typedef struct VTDAddressSpace {
  * @csr: registers that are plain storage, little-endian, big lock
  * @dmar: see above, atomic: a translation sees one state or the other
  * @ir: see above, atomic
- * @memory: how tables are read
+ * @memory: how tables are read, and flags in them set
+ * @count_hits: keep VTDAddressSpace.hits, which several threads write to
+ * @pasid_spaces: how many of @spaces are for requests with PASID
  */
 struct VTDUnit {
     DeviceState *owner;
@@ -189,6 +215,7 @@ struct VTDUnit {
     aligned_uint64_t dmar;
     aligned_uint64_t ir;
     VTDMemory memory;
+    bool count_hits;
     VTDQueue queue;
     VTDFaultLog fault;
     VTDInterruptCache iec;
@@ -198,6 +225,7 @@ struct VTDUnit {
     MemoryRegion shared_system;
     MemoryRegion shared_interrupts;
     GHashTable *spaces;
+    unsigned pasid_spaces;
     QLIST_HEAD(, VTDAddressSpace) space_list;
     DeviceListener unplug;
 };
@@ -265,7 +293,8 @@ uint64_t vtd_fault_read(VTDUnit *unit, unsigned offset);
 /** vtd_fault_write: software writes @value to the bits @bytes at @offset */
 void vtd_fault_write(VTDUnit *unit, unsigned offset, uint64_t value,
                      uint64_t bytes);
-/** vtd_fault_load: state from a migration stream; big lock */
+/** vtd_fault_save, vtd_fault_load: to and from a migration stream; big lock */
+void vtd_fault_save(VTDFaultLog *log, VTDStream *s);
 void vtd_fault_load(VTDFaultLog *log, const VTDStream *s);
 
 /* intel_iommu_irq.c */
@@ -295,7 +324,13 @@ void vtd_iec_flush(VTDUnit *unit, uint16_t index, unsigned mask);
 void vtd_spaces_init(VTDUnit *unit);
 /** vtd_address_space: the address space of a requester, made when needed */
 VTDAddressSpace *vtd_address_space(VTDUnit *unit, PCIBus *bus, int devfn);
-/** vtd_platform_space: the same for a requester that is no PCI device */
+/**
+ * vtd_pasid_space: the same for its requests with @pasid; NULL if the unit
+ * has VTD_PASID_SPACES of them already
+ */
+VTDAddressSpace *vtd_pasid_space(VTDUnit *unit, PCIBus *bus, int devfn,
+                                 uint32_t pasid);
+/** vtd_platform_space: the space of a requester that is no PCI device */
 VTDAddressSpace *vtd_platform_space(VTDUnit *unit, uint16_t sid);
 /** vtd_sid: requester-id under which @as accesses memory now.  Any thread. */
 uint16_t vtd_sid(VTDAddressSpace *as);

@@ -28,7 +28,7 @@ static bool vtd_space_has_domain(VTDAddressSpace *as, uint16_t did)
 
 static void vtd_notify_all_of(VTDAddressSpace *as)
 {
-    vtd_notify_range(as, 0, vtd_host_mask(&as->unit->cap));
+    vtd_notify_range(as, 0, UINT64_MAX);
 }
 
 static void vtd_flush_iotlb_global(VTDUnit *unit)
@@ -124,6 +124,86 @@ static void vtd_flush_context_device(VTDUnit *unit, uint16_t sid, unsigned fm)
     QLIST_FOREACH(as, &unit->space_list, next) {
         if (((vtd_sid(as) ^ sid) & ~ignored[fm]) == 0) {
             vtd_flush_context_of(as);
+        }
+    }
+}
+
+/*
+ * May @as have cached anything with this PASID of this domain?  What is not
+ * known may: a walk that began before this command may find it out later.
+ * A configuration that is cached is that of all walks since, see
+ * vtd_context_flush().
+ */
+static bool vtd_space_may_have(VTDAddressSpace *as, uint16_t did,
+                               uint32_t pasid)
+{
+    VTDConfig cfg;
+
+    if (as->pasid != VTD_PASID_NONE && as->pasid != pasid) {
+        return false;
+    }
+    return !vtd_context_lookup(&as->iotlb, &cfg) ||
+           (cfg.domain == did && cfg.pasid == pasid);
+}
+
+/* Section 6.5.2.2; returns whether @granularity is one that exists */
+static bool vtd_flush_pasid_cache(VTDUnit *unit, unsigned granularity,
+                                  uint16_t did, uint32_t pasid)
+{
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_pasid_cache(granularity, did, pasid);
+    switch (granularity) {
+    case VTD_PC_DOMAIN:
+        vtd_flush_context_domain(unit, did);
+        return true;
+    case VTD_PC_PASID:
+        QLIST_FOREACH(as, &unit->space_list, next) {
+            if (vtd_space_may_have(as, did, pasid)) {
+                vtd_flush_context_of(as);
+            }
+        }
+        return true;
+    case VTD_PC_GLOBAL:
+        vtd_flush_context_global(unit);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void vtd_flush_pasid(VTDUnit *unit, uint16_t did, uint32_t pasid)
+{
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_iotlb_pasid(did, pasid);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_space_may_have(as, did, pasid)) {
+            vtd_iotlb_flush(&as->iotlb);
+            if (vtd_notify_wanted(as)) {
+                vtd_notify_all_of(as);
+            }
+        }
+    }
+}
+
+/* Too many pages for a selective flush are the whole of the PASID */
+static void vtd_flush_pasid_pages(VTDUnit *unit, uint16_t did, uint32_t pasid,
+                                  uint64_t addr, unsigned am)
+{
+    uint64_t mask = MAKE_64BIT_MASK(0, MIN(64, VTD_PAGE_SHIFT + am));
+    VTDAddressSpace *as;
+
+    trace_vtd_inv_desc_iotlb_pasid_pages(did, addr, am, pasid);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (!vtd_space_may_have(as, did, pasid)) {
+            continue;
+        }
+        if (!vtd_iotlb_flush_pages(&as->iotlb, did, addr, am)) {
+            vtd_iotlb_flush(&as->iotlb);
+        }
+        if (vtd_notify_wanted(as)) {
+            vtd_notify_range(as, addr & ~mask, addr | mask);
         }
     }
 }
@@ -258,8 +338,9 @@ static VTDQueueError vtd_desc_device_tlb(VTDUnit *unit, const uint64_t *d)
         mask = MAKE_64BIT_MASK(0, MIN(64, VTD_PAGE_SHIFT + 1 +
                                       cto64(addr >> VTD_PAGE_SHIFT)));
     }
+    /* Of requests without PASID: others are not offered a device-TLB */
     QLIST_FOREACH(as, &unit->space_list, next) {
-        if (vtd_sid(as) == sid) {
+        if (vtd_sid(as) == sid && as->pasid == VTD_PASID_NONE) {
             vtd_notify_device_tlb(as, addr & ~mask, addr | mask);
         }
     }
@@ -354,6 +435,65 @@ static VTDQueueError vtd_desc_wait(VTDUnit *unit, const uint64_t *d)
     return VTD_IQEI_NONE;
 }
 
+/* Section 6.5.2: what names a PASID is a command of scalable mode, 256 bits */
+static VTDQueueError vtd_desc_check_pasid(VTDUnit *unit, const uint64_t *d)
+{
+    if (!unit->cap.scalable) {
+        return VTD_IQEI_TYPE;
+    }
+    if (unit->queue.width < 32) {
+        return VTD_IQEI_WIDTH;
+    }
+    return d[0] & VTD_INV_PASID_RSVD ? VTD_IQEI_RESERVED : VTD_IQEI_NONE;
+}
+
+static VTDQueueError vtd_desc_pasid_cache(VTDUnit *unit, const uint64_t *d)
+{
+    VTDQueueError error = vtd_desc_check_pasid(unit, d);
+
+    if (error != VTD_IQEI_NONE) {
+        return error;
+    }
+    if (d[1] || !vtd_flush_pasid_cache(unit,
+                                       VTD_GET(d[0], VTD_INV_PASID_G_FIELD),
+                                       VTD_GET(d[0], VTD_INV_PASID_DID_FIELD),
+                                       VTD_GET(d[0],
+                                               VTD_INV_PASID_PASID_FIELD))) {
+        return VTD_IQEI_RESERVED;
+    }
+    return VTD_IQEI_NONE;
+}
+
+/*
+ * Section 6.5.2.4.  AM has no bound here: Linux 6.1 does not look at
+ * CAP.MAMV, and what it asks for would stop the queue.  IH is a hint about
+ * entries of upper levels, which are not cached.
+ */
+static VTDQueueError vtd_desc_pasid_iotlb(VTDUnit *unit, const uint64_t *d)
+{
+    uint16_t did = VTD_GET(d[0], VTD_INV_PASID_DID_FIELD);
+    uint32_t pasid = VTD_GET(d[0], VTD_INV_PASID_PASID_FIELD);
+    VTDQueueError error = vtd_desc_check_pasid(unit, d);
+
+    if (error != VTD_IQEI_NONE) {
+        return error;
+    }
+    if (d[1] & VTD_INV_PASID_IOTLB_HI_RSVD) {
+        return VTD_IQEI_RESERVED;
+    }
+    switch (VTD_GET(d[0], VTD_INV_PASID_G_FIELD)) {
+    case VTD_PASID_IOTLB_PASID:
+        vtd_flush_pasid(unit, did, pasid);
+        return VTD_IQEI_NONE;
+    case VTD_PASID_IOTLB_PAGE:
+        vtd_flush_pasid_pages(unit, did, pasid, d[1] & VTD_PAGE_MASK,
+                              VTD_GET(d[1], VTD_INV_PASID_IOTLB_HI_AM_FIELD));
+        return VTD_IQEI_NONE;
+    default:
+        return VTD_IQEI_RESERVED;
+    }
+}
+
 static VTDQueueError (*const vtd_desc_handlers[])(VTDUnit *unit,
                                                   const uint64_t *d) = {
     [VTD_INV_CC] = vtd_desc_context,
@@ -361,6 +501,8 @@ static VTDQueueError (*const vtd_desc_handlers[])(VTDUnit *unit,
     [VTD_INV_DEVTLB] = vtd_desc_device_tlb,
     [VTD_INV_IEC] = vtd_desc_iec,
     [VTD_INV_WAIT] = vtd_desc_wait,
+    [VTD_INV_PASID_IOTLB] = vtd_desc_pasid_iotlb,
+    [VTD_INV_PASID_CACHE] = vtd_desc_pasid_cache,
 };
 
 static VTDQueueError vtd_desc_run(VTDUnit *unit, const uint64_t *d)

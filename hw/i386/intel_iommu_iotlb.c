@@ -404,6 +404,23 @@ bool vtd_iotlb_flush_pages(VTDIOTLB *iotlb, uint16_t did, uint64_t iova,
     return true;
 }
 
+void vtd_iotlb_usage(VTDIOTLB *iotlb, uint64_t *live, uint64_t *size)
+{
+    QEMU_LOCK_GUARD(&iotlb->lock);
+    VTDIOTLBTable *table = iotlb->table;
+
+    *live = *size = 0;
+    if (!table) {
+        return;
+    }
+    *size = (table->sets_mask + 1) * VTD_IOTLB_WAYS;
+    for (unsigned i = 0; i <= table->sets_mask; i++) {
+        for (unsigned j = 0; j < VTD_IOTLB_WAYS; j++) {
+            *live += vtd_way_live(iotlb, &table->set[i].way[j]);
+        }
+    }
+}
+
 bool vtd_context_lookup(VTDIOTLB *iotlb, VTDConfig *cfg)
 {
     QEMU_LOCK_GUARD(&iotlb->lock);

@@ -86,7 +86,8 @@ void vtd_iotlb_destroy(VTDIOTLB *iotlb);
  * @iova: any address
  * @out: filled on success; its perm is for the caller to check
  *
- * Any thread, inside an RCU read-side critical section.  Takes no lock.
+ * Any thread, inside an RCU read-side critical section or with the big lock
+ * held, under which RCU's callbacks run.  Takes no lock.
  */
 bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out);
 
@@ -117,6 +118,16 @@ void vtd_iotlb_flush(VTDIOTLB *iotlb);
  */
 bool vtd_iotlb_flush_pages(VTDIOTLB *iotlb, uint16_t did, uint64_t iova,
                            unsigned am);
+
+/**
+ * vtd_iotlb_usage: how much is cached, for people to look at
+ * @iotlb: of the requester
+ * @live: translations that a lookup would find
+ * @size: translations that the table has room for
+ *
+ * Any thread.  Takes the lock of @iotlb, and as long as the table is large.
+ */
+void vtd_iotlb_usage(VTDIOTLB *iotlb, uint64_t *live, uint64_t *size);
 
 /** vtd_context_lookup: the cached configuration of this requester, if any */
 bool vtd_context_lookup(VTDIOTLB *iotlb, VTDConfig *cfg);

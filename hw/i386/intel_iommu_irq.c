@@ -276,8 +276,13 @@ static MemTxResult vtd_interrupt_write(void *opaque, hwaddr addr,
                                        MemTxAttrs attrs)
 {
     VTDAddressSpace *as = opaque;
+    MemTxResult result = vtd_interrupt_deliver(as->unit, addr, data,
+                                               vtd_sid(as));
 
-    return vtd_interrupt_deliver(as->unit, addr, data, vtd_sid(as));
+    if (result != MEMTX_OK) {
+        stat64_add(&as->faults, 1);
+    }
+    return result;
 }
 
 /* While remapping is off, which is when this region is used, nobody asks */

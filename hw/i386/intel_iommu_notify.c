@@ -188,9 +188,11 @@ static void vtd_shadow_sync(VTDAddressSpace *as, uint64_t first, uint64_t last)
     }
 }
 
+/* Section 3.6: the first stage has addresses at the top, too */
 static uint64_t vtd_last_address(VTDAddressSpace *as)
 {
-    return vtd_host_mask(&as->unit->cap);
+    return as->unit->cap.first_stage ? UINT64_MAX :
+           vtd_host_mask(&as->unit->cap);
 }
 
 void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)

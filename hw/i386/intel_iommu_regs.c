@@ -83,9 +83,10 @@ static void vtd_set_root_table(VTDUnit *unit)
     unsigned ttm = VTD_GET(root, VTD_RTADDR_TTM_FIELD);
 
     trace_vtd_reg_dmar_root(root, ttm == VTD_TTM_SCALABLE);
-    if (ttm == VTD_TTM_SCALABLE) {
-        qemu_log_mask(LOG_UNIMP, "intel-iommu: scalable-mode root tables are "
-                      "not supported yet, DMA will be blocked\n");
+    if (ttm != VTD_TTM_LEGACY &&
+        !(ttm == VTD_TTM_SCALABLE && unit->cap.scalable)) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: tables of mode %u are "
+                      "not offered, DMA will be blocked\n", ttm);
     }
     qatomic_set_u64(&unit->dmar, root | enabled);
     vtd_flush_everything(unit);

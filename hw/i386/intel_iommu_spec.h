@@ -163,7 +163,9 @@
 #define VTD_FRCD_F                     (1ULL << 63)
 #define VTD_FRCD_T1_READ               (1ULL << 62)
 #define VTD_FRCD_AT_FIELD              MAKE_64BIT_MASK(60, 2)
+#define VTD_FRCD_PV_FIELD              MAKE_64BIT_MASK(40, 20)
 #define VTD_FRCD_FR_FIELD              MAKE_64BIT_MASK(32, 8)
+#define VTD_FRCD_PP                    (1ULL << 31)
 #define VTD_FRCD_SID_FIELD             MAKE_64BIT_MASK(0, 16)
 /* Section 7.2.1: the low quadword of an interrupt remapping fault */
 #define VTD_FRCD_INDEX_FIELD           MAKE_64BIT_MASK(48, 16)
@@ -206,6 +208,71 @@ typedef enum VTDQueueError {
 #define VTD_TT_UNTRANSLATED            0
 #define VTD_TT_DEVICE_TLB              1
 #define VTD_TT_PASS_THROUGH            2
+
+/* Section 9.2: root entry of scalable mode, either quadword */
+#define VTD_SM_ROOT_P                  (1ULL << 0)
+#define VTD_SM_ROOT_RSVD               0xffeULL
+/* The lower context table has the functions below this one */
+#define VTD_SM_UPPER_DEVFN             128
+
+/* Section 9.4: context entry of scalable mode, the first two of 4 words */
+#define VTD_SM_CTX_P                   (1ULL << 0)
+#define VTD_SM_CTX_FPD                 (1ULL << 1)
+#define VTD_SM_CTX_DTE                 (1ULL << 2)
+#define VTD_SM_CTX_PASIDE              (1ULL << 3)
+#define VTD_SM_CTX_RSVD                0x1f0ULL
+#define VTD_SM_CTX_PDTS_FIELD          MAKE_64BIT_MASK(9, 3)
+#define VTD_SM_CTX_1_RID_PASID_FIELD   MAKE_64BIT_MASK(0, 20)
+#define VTD_SM_CTX_1_RID_PRIV          (1ULL << 20)
+#define VTD_SM_CTX_1_RSVD              0xffffffffffe00000ULL
+
+/* Section 9.5: PASID directory entry */
+#define VTD_PASID_DIR_P                (1ULL << 0)
+#define VTD_PASID_DIR_FPD              (1ULL << 1)
+#define VTD_PASID_DIR_RSVD             0xffcULL
+
+/* Section 9.6: PASID table entry, the first three of 8 words */
+#define VTD_PASID_P                    (1ULL << 0)
+#define VTD_PASID_FPD                  (1ULL << 1)
+#define VTD_PASID_AW_FIELD             MAKE_64BIT_MASK(2, 3)
+#define VTD_PASID_SSEE                 (1ULL << 5)
+#define VTD_PASID_PGTT_FIELD           MAKE_64BIT_MASK(6, 3)
+#define VTD_PASID_SSADE                (1ULL << 9)
+#define VTD_PASID_RSVD                 0xc00ULL
+#define VTD_PASID_1_DID_FIELD          MAKE_64BIT_MASK(0, 16)
+#define VTD_PASID_1_PGSNP              (1ULL << 24)
+/* PWSNP, and the memory types: neither ECAP.SMPWC nor ECAP.MTS is offered */
+#define VTD_PASID_1_RSVD               0xfffffffffeff0000ULL
+#define VTD_PASID_2_SRE                (1ULL << 0)
+#define VTD_PASID_2_ERE                (1ULL << 1)
+#define VTD_PASID_2_FSPM_FIELD         MAKE_64BIT_MASK(2, 2)
+#define VTD_PASID_2_WPE                (1ULL << 4)
+#define VTD_PASID_2_NXE                (1ULL << 5)
+#define VTD_PASID_2_SMEP               (1ULL << 6)
+#define VTD_PASID_2_EAFE               (1ULL << 7)
+#define VTD_PASID_2_RSVD               0xf00ULL
+#define VTD_PGTT_FIRST                 1
+#define VTD_PGTT_SECOND                2
+#define VTD_PGTT_NESTED                3
+#define VTD_PGTT_PASS_THROUGH          4
+#define VTD_FSPM_4_LEVEL               0
+
+/* Section 3.4.3: a PASID has 20 bits, of which the upper 14 choose a table */
+#define VTD_PASID_MAX                  0xfffffU
+#define VTD_PASID_TABLE_FIELD          MAKE_64BIT_MASK(0, 6)
+#define VTD_PASID_DIR_FIELD            MAKE_64BIT_MASK(6, 14)
+/* What stands for the PASID of a request that has none */
+#define VTD_PASID_NONE                 UINT32_MAX
+
+/* Section 9.7: first-stage paging entries */
+#define VTD_FS_P                       (1ULL << 0)
+#define VTD_FS_RW                      (1ULL << 1)
+#define VTD_FS_US                      (1ULL << 2)
+#define VTD_FS_A                       (1ULL << 5)
+#define VTD_FS_D                       (1ULL << 6)
+#define VTD_FS_PS                      (1ULL << 7)
+#define VTD_FS_PAT_LARGE               (1ULL << 12)
+#define VTD_FS_XD                      (1ULL << 63)
 
 /* Section 9.8: second-stage paging entries */
 #define VTD_SS_R                       (1ULL << 0)
@@ -256,6 +323,8 @@ typedef enum VTDQueueError {
 #define VTD_INV_DEVTLB                 3
 #define VTD_INV_IEC                    4
 #define VTD_INV_WAIT                   5
+#define VTD_INV_PASID_IOTLB            6
+#define VTD_INV_PASID_CACHE            7
 
 /* Section 6.5.2.1: context-cache invalidate */
 #define VTD_INV_CC_G_FIELD             MAKE_64BIT_MASK(4, 2)
@@ -286,6 +355,20 @@ typedef enum VTDQueueError {
 #define VTD_INV_WAIT_DATA_FIELD        MAKE_64BIT_MASK(32, 32)
 #define VTD_INV_WAIT_HI_ADDR_MASK      (~3ULL)
 #define VTD_INV_WAIT_HI_RSVD           3ULL
+/* Sections 6.5.2.2 and 6.5.2.4: what names a PASID */
+#define VTD_INV_PASID_G_FIELD          MAKE_64BIT_MASK(4, 2)
+#define VTD_INV_PASID_DID_FIELD        MAKE_64BIT_MASK(16, 16)
+#define VTD_INV_PASID_PASID_FIELD      MAKE_64BIT_MASK(32, 20)
+#define VTD_INV_PASID_RSVD             0xfff000000000f1c0ULL
+/* Section 6.5.2.2: PASID cache invalidate, granularities */
+#define VTD_PC_DOMAIN                  0
+#define VTD_PC_PASID                   1
+#define VTD_PC_GLOBAL                  3
+/* Section 6.5.2.4: PASID-based IOTLB invalidate, granularities and address */
+#define VTD_PASID_IOTLB_PASID          2
+#define VTD_PASID_IOTLB_PAGE           3
+#define VTD_INV_PASID_IOTLB_HI_AM_FIELD MAKE_64BIT_MASK(0, 6)
+#define VTD_INV_PASID_IOTLB_HI_RSVD    0xf80ULL
 
 /*
  * Section 7.1.3 and appendix A: fault reasons.  The conditions that FPD can
@@ -314,6 +397,38 @@ typedef enum VTDFaultReason {
     VTD_FR_IR_RSVD = 0x24,
     VTD_FR_IR_COMPAT_BLOCKED = 0x25,
     VTD_FR_IR_SOURCE = 0x26,
+    VTD_FR_SM_TTM_PASID = 0x31,             /* SRTA.2: PASID, legacy mode */
+    VTD_FR_SM_ROOT_ACCESS = 0x38,           /* SRT.1 */
+    VTD_FR_SM_ROOT_NOT_PRESENT = 0x39,      /* SRT.2 */
+    VTD_FR_SM_ROOT_RSVD = 0x3a,             /* SRT.3 */
+    VTD_FR_SM_CONTEXT_ACCESS = 0x40,        /* SCT.1 */
+    VTD_FR_SM_CONTEXT_NOT_PRESENT = 0x41,   /* SCT.2 */
+    VTD_FR_SM_CONTEXT_RSVD = 0x42,          /* SCT.3 */
+    VTD_FR_SM_CONTEXT_PASIDE = 0x45,        /* SCT.6 */
+    VTD_FR_SM_CONTEXT_PDTS = 0x46,          /* SCT.7 */
+    VTD_FR_SM_CONTEXT_RID_PASID = 0x48,     /* SCT.9 */
+    VTD_FR_SM_DIR_ACCESS = 0x50,            /* SPD.1 */
+    VTD_FR_SM_DIR_NOT_PRESENT = 0x51,       /* SPD.2 */
+    VTD_FR_SM_DIR_RSVD = 0x52,              /* SPD.3 */
+    VTD_FR_SM_PASID_ACCESS = 0x58,          /* SPT.1 */
+    VTD_FR_SM_PASID_NOT_PRESENT = 0x59,     /* SPT.2 */
+    VTD_FR_SM_PASID_RSVD = 0x5a,            /* SPT.3 */
+    VTD_FR_SM_PASID_INVALID = 0x5b,         /* SPT.4 */
+    VTD_FR_SM_PASID_SRE = 0x5d,             /* SPT.6 */
+    VTD_FR_FS_ACCESS = 0x70,                /* SFS.1 */
+    VTD_FR_FS_NOT_PRESENT = 0x71,           /* SFS.2 */
+    VTD_FR_FS_RSVD = 0x72,                  /* SFS.3 */
+    VTD_FR_FS_ROOT_ACCESS = 0x73,           /* SFS.4 */
+    VTD_FR_SS_ACCESS = 0x78,                /* SSS.1 */
+    VTD_FR_SS_RSVD = 0x7a,                  /* SSS.3 */
+    VTD_FR_SS_ROOT_ACCESS = 0x7b,           /* SSS.4 */
+    VTD_FR_SM_CANONICAL = 0x80,             /* SGN.1 */
+    VTD_FR_SM_USER = 0x81,                  /* SGN.2 */
+    VTD_FR_SM_ADDRESS_WIDTH = 0x84,         /* SGN.5 */
+    VTD_FR_SM_WRITE = 0x85,                 /* SGN.6 */
+    VTD_FR_SM_READ = 0x86,                  /* SGN.7 */
+    VTD_FR_SM_INTERRUPT_ADDRESS = 0x87,     /* SGN.8 */
+    VTD_FR_FS_UPDATE = 0x91,                /* SFS.11: A or D not written */
 } VTDFaultReason;
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Intel VT-d: root and context tables
+ * Intel VT-d: root, context and PASID tables
  *
  * A leaf: it turns a requester-id into what that requester may do, or into
  * the reason for a fault.  It knows no registers and no caches.
@@ -73,6 +73,24 @@ static inline uint64_t vtd_host_mask(const VTDCapDesc *cap)
 VTDFaultReason vtd_tables_lookup(const VTDMemory *mem, const VTDCapDesc *cap,
                                  uint64_t root, uint8_t bus, uint8_t devfn,
                                  VTDConfig *cfg);
+
+/**
+ * vtd_scalable_lookup: the same in scalable mode (sections 3.4.3, 9.2 and
+ *                      9.4 to 9.6)
+ * @mem: how tables are read
+ * @cap: what the unit offers
+ * @root: guest-physical address of the root table
+ * @sid: requester-id
+ * @pasid: of the request, up to VTD_PASID_MAX; VTD_PASID_NONE if it has none,
+ *         then RID_PASID of the context entry takes its place
+ * @cfg: filled on success; on failure only @cfg->fpd is meaningful
+ *
+ * Returns VTD_FR_NONE, or the reason for the fault.
+ */
+VTDFaultReason vtd_scalable_lookup(const VTDMemory *mem,
+                                   const VTDCapDesc *cap, uint64_t root,
+                                   uint16_t sid, uint32_t pasid,
+                                   VTDConfig *cfg);
 
 /**
  * vtd_fault_qualified: can FPD keep this fault from being recorded?

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/log.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "hw/i386/apic_internal.h"
 #include "exec/address-spaces.h"
 #include "intel_iommu_internal.h"
@@ -28,6 +29,52 @@ static bool vtd_memory_read(void *opaque, uint64_t addr, uint64_t *words,
         words[i] = le64_to_cpu(words[i]);
     }
     return true;
+}
+
+/* The flags of an entry are in its low half, all that a host may have to do */
+#if defined(CONFIG_ATOMIC64)
+typedef uint64_t VTDAtomicWord;
+#define vtd_cpu_to_le cpu_to_le64
+#else
+typedef uint32_t VTDAtomicWord;
+#define vtd_cpu_to_le cpu_to_le32
+#endif
+
+static VTDUpdate vtd_memory_exchange(void *host, uint64_t old, uint64_t new)
+{
+    VTDAtomicWord expected = vtd_cpu_to_le(old);
+
+    return qatomic_cmpxchg__nocheck((VTDAtomicWord *)host, expected,
+                                    vtd_cpu_to_le(new)) == expected ?
+           VTD_UPDATE_DONE : VTD_UPDATE_CHANGED;
+}
+
+/*
+ * The words of @host are shared with vCPUs; address_space_unmap() tells
+ * migration and translated code that one was written.
+ */
+static VTDUpdate vtd_memory_update(void *opaque, uint64_t addr, uint64_t old,
+                                   uint64_t new)
+{
+    AddressSpace *as = &address_space_memory;
+    hwaddr offset, len = sizeof(new);
+    VTDUpdate update;
+    MemoryRegion *mr;
+    void *host;
+
+    RCU_READ_LOCK_GUARD();
+    mr = address_space_translate(as, addr, &offset, &len, true,
+                                 VTD_MEMORY_ONLY);
+    if (len < sizeof(new) ||
+        !memory_access_is_direct(mr, true, VTD_MEMORY_ONLY)) {
+        return VTD_UPDATE_FAILED;
+    }
+    memory_region_ref(mr);
+    host = qemu_map_ram_ptr(mr->ram_block, offset);
+    update = vtd_memory_exchange(host, old, new);
+    address_space_unmap(as, host, sizeof(new), true,
+                        update == VTD_UPDATE_DONE ? sizeof(new) : 0);
+    return update;
 }
 
 /*
@@ -82,7 +129,9 @@ VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
 
     unit->owner = owner;
     unit->cap = *cap;
-    unit->memory = (VTDMemory) { .read = vtd_memory_read };
+    unit->memory = (VTDMemory) {
+        .read = vtd_memory_read, .update = vtd_memory_update,
+    };
     unit->queue.width = 16;
     unit->bh = qemu_bh_new_guarded(vtd_unit_bh, unit,
                                    &owner->mem_reentrancy_guard);

@@ -14,10 +14,12 @@
 #include "migration/vmstate.h"
 #include "intel_iommu_internal.h"
 
-static void vtd_save_register(VTDUnit *unit, VTDStream *s, unsigned offset,
-                              unsigned size)
+/* VTDStream.ttm while no subsection has been loaded */
+#define VTD_TTM_AS_RTADDR       UINT8_MAX
+
+static uint64_t vtd_stream_rtaddr_ttm(const VTDStream *s)
 {
-    stn_le_p(s->csr + offset, size, vtd_reg_get(unit, offset));
+    return VTD_GET(ldq_le_p(s->csr + DMAR_RTADDR_REG), VTD_RTADDR_TTM_FIELD);
 }
 
 static int vtd_pre_save(void *opaque)
@@ -31,26 +33,34 @@ static int vtd_pre_save(void *opaque)
     dmar = qatomic_read_u64(&unit->dmar);
     ir = qatomic_read_u64(&unit->ir);
     *s = (VTDStream) {
-        .root = dmar & ~VTD_DMAR_ENABLED,
+        .root = dmar & VTD_PAGE_MASK,
         .intr_root = ir & VTD_PAGE_MASK,
         .iq = unit->queue.base,
         .intr_size = ir ? 2U << VTD_GET(ir, VTD_IRTA_S_FIELD) : 0,
         .iq_head = unit->queue.head / unit->queue.width,
         .iq_tail = vtd_reg_get(unit, DMAR_IQT_REG) / unit->queue.width,
         .iq_size = unit->queue.size / unit->queue.width,
-        .next_frcd_reg = unit->fault.next,
         .iq_last_desc_type = unit->queue.last_type,
         .dmar_enabled = dmar & VTD_DMAR_ENABLED,
         .qi_enabled = vtd_reg_get(unit, DMAR_GSTS_REG) & VTD_GSTS_QIES,
         .intr_enabled = ir & VTD_IR_ENABLED,
         .intr_eime = ir & VTD_IRTA_EIME,
+        .ttm = VTD_GET(dmar, VTD_RTADDR_TTM_FIELD),
+        .frcd_words = s->frcd_words,
+        .frcd = s->frcd,
     };
     memcpy(s->csr, unit->csr, sizeof(s->csr));
-    vtd_save_register(unit, s, DMAR_FSTS_REG, 4);
-    vtd_save_register(unit, s, DMAR_FECTL_REG, 4);
-    vtd_save_register(unit, s, DMAR_IQH_REG, 8);
-    vtd_save_register(unit, s, DMAR_FRCD_REG, 8);
-    vtd_save_register(unit, s, DMAR_FRCD_REG + 8, 8);
+    stq_le_p(s->csr + DMAR_IQH_REG, vtd_reg_get(unit, DMAR_IQH_REG));
+    vtd_fault_save(&unit->fault, s);
+    return 0;
+}
+
+static int vtd_pre_load(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    iommu->stream.ttm = VTD_TTM_AS_RTADDR;
+    memset(iommu->stream.frcd, 0, iommu->stream.frcd_words * sizeof(uint64_t));
     return 0;
 }
 
@@ -92,6 +102,15 @@ static uint64_t vtd_load_irta(const VTDStream *s)
            (s->intr_eime ? VTD_IRTA_EIME : 0);
 }
 
+/* What SRTP latched of RTADDR */
+static uint64_t vtd_load_rtaddr(const VTDStream *s)
+{
+    uint64_t ttm = s->ttm == VTD_TTM_AS_RTADDR ? vtd_stream_rtaddr_ttm(s)
+                                               : s->ttm;
+
+    return (s->root & VTD_PAGE_MASK) | VTD_PUT(VTD_RTADDR_TTM_FIELD, ttm);
+}
+
 static int vtd_post_load(void *opaque, int version_id)
 {
     IntelIOMMUState *iommu = opaque;
@@ -106,7 +125,7 @@ static int vtd_post_load(void *opaque, int version_id)
     qatomic_set_u64(&unit->ir, vtd_load_irta(s) |
                     (s->intr_enabled ? VTD_IR_ENABLED : 0) |
                     (status & VTD_GSTS_CFIS ? VTD_IR_COMPAT : 0));
-    qatomic_set_u64(&unit->dmar, (s->root & ~0x3ffULL) |
+    qatomic_set_u64(&unit->dmar, vtd_load_rtaddr(s) |
                     (s->dmar_enabled ? VTD_DMAR_ENABLED : 0));
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
@@ -124,12 +143,52 @@ static int vtd_post_load(void *opaque, int version_id)
     .offset = vmstate_offset_value(IntelIOMMUState, stream._field, _type), \
 }
 
+static bool vtd_ttm_needed(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    return iommu->stream.ttm != vtd_stream_rtaddr_ttm(&iommu->stream);
+}
+
+static const VMStateDescription vtd_vmstate_ttm = {
+    .name = "iommu-intel/translation-table-mode",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = vtd_ttm_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT8(stream.ttm, IntelIOMMUState),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static bool vtd_fault_records_needed(void *opaque)
+{
+    IntelIOMMUState *iommu = opaque;
+
+    return iommu->fault_records > 1;
+}
+
+static const VMStateDescription vtd_vmstate_fault_records = {
+    .name = "iommu-intel/fault-records",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = vtd_fault_records_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32_EQUAL(stream.frcd_words, IntelIOMMUState,
+                             "fault-records of source and destination differ"),
+        VMSTATE_VARRAY_UINT32(stream.frcd, IntelIOMMUState, stream.frcd_words,
+                              0, vmstate_info_uint64, uint64_t),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
 const VMStateDescription vtd_vmstate = {
     .name = "iommu-intel",
     .version_id = 1,
     .minimum_version_id = 1,
     .priority = MIG_PRI_IOMMU,
     .pre_save = vtd_pre_save,
+    .pre_load = vtd_pre_load,
     .post_load = vtd_post_load,
     .fields = (const VMStateField[]) {
         VTD_STREAM(root, vmstate_info_uint64, uint64_t),
@@ -156,5 +215,10 @@ const VMStateDescription vtd_vmstate = {
         VTD_STREAM(intr_enabled, vmstate_info_bool, bool),
         VTD_STREAM(intr_eime, vmstate_info_bool, bool),
         VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * const []) {
+        &vtd_vmstate_ttm,
+        &vtd_vmstate_fault_records,
+        NULL
     }
 };

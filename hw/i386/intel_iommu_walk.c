@@ -6,6 +6,9 @@
  * levels 2 and 3 if PS is set.  The permission of a page is the intersection
  * of all entries on the way to it (section 3.7.1).
  *
+ * First-stage paging structures (section 3.6) are those of the processor in
+ * 4-level mode.  Their entries have flags that the walk sets.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -14,6 +17,38 @@
 
 /* 1 GiB is the largest page (CAP.SSLPS has no bit for 512 GiB) */
 #define VTD_SS_MAX_LEAF_LEVEL 3
+
+/* The same conditions have other names in scalable mode (section 7.1.3) */
+typedef struct VTDWalkReasons {
+    VTDFaultReason width;
+    VTDFaultReason root_access;
+    VTDFaultReason access;
+    VTDFaultReason rsvd;
+    VTDFaultReason read;
+    VTDFaultReason write;
+    VTDFaultReason interrupt;
+} VTDWalkReasons;
+
+static const VTDWalkReasons vtd_legacy_reasons = {
+    .width = VTD_FR_ADDRESS_WIDTH,
+    /* Section 7.1.3: the context entry answers for the first table */
+    .root_access = VTD_FR_CONTEXT_INVALID,
+    .access = VTD_FR_PAGING_ACCESS,
+    .rsvd = VTD_FR_PAGING_RSVD,
+    .read = VTD_FR_READ,
+    .write = VTD_FR_WRITE,
+    .interrupt = VTD_FR_INTERRUPT_ADDRESS,
+};
+
+static const VTDWalkReasons vtd_second_stage_reasons = {
+    .width = VTD_FR_SM_ADDRESS_WIDTH,
+    .root_access = VTD_FR_SS_ROOT_ACCESS,
+    .access = VTD_FR_SS_ACCESS,
+    .rsvd = VTD_FR_SS_RSVD,
+    .read = VTD_FR_SM_READ,
+    .write = VTD_FR_SM_WRITE,
+    .interrupt = VTD_FR_SM_INTERRUPT_ADDRESS,
+};
 
 static unsigned vtd_level_index(uint64_t iova, unsigned level)
 {
@@ -76,60 +111,225 @@ static bool vtd_beside_interrupt_range(const VTDTranslation *t)
  * is cut down to the 4 KiB that were asked for, so that a cache of it does
  * not let the others through.
  */
-static VTDFaultReason vtd_check_interrupt_range(VTDTranslation *t,
-                                                uint64_t iova)
+static bool vtd_hits_interrupt_range(VTDTranslation *t, uint64_t iova)
 {
     if (vtd_beside_interrupt_range(t)) {
-        return VTD_FR_NONE;
+        return false;
     }
     t->addr |= iova & t->mask & VTD_PAGE_MASK;
     t->iova = iova & VTD_PAGE_MASK;
     t->mask = ~VTD_PAGE_MASK;
-    return t->addr - VTD_IR_ADDR_BASE < VTD_IR_RANGE_SIZE ?
-           VTD_FR_INTERRUPT_ADDRESS : VTD_FR_NONE;
+    return t->addr - VTD_IR_ADDR_BASE < VTD_IR_RANGE_SIZE;
 }
 
-static VTDFaultReason vtd_denied(VTDPerm want)
+static VTDFaultReason vtd_denied(const VTDWalkReasons *reasons, VTDPerm want)
 {
-    return want & VTD_PERM_W ? VTD_FR_WRITE : VTD_FR_READ;
+    return want & VTD_PERM_W ? reasons->write : reasons->read;
 }
 
 VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
                                      const VTDConfig *cfg, uint64_t iova,
                                      VTDPerm want, VTDTranslation *out)
 {
+    const VTDWalkReasons *reasons = cfg->scalable ? &vtd_second_stage_reasons
+                                                  : &vtd_legacy_reasons;
     uint64_t table = cfg->root;
     VTDPerm perm = VTD_PERM_RW;
 
     if (iova >= cfg->address_limit) {
-        return VTD_FR_ADDRESS_WIDTH;
+        return reasons->width;
     }
     for (unsigned level = cfg->levels; level > 0; level--) {
         uint64_t entry;
 
         if (!mem->read(mem->opaque, table + 8 * vtd_level_index(iova, level),
                        &entry, 1)) {
-            /* Section 7.1.3: the context entry answers for the first table */
-            return level == cfg->levels ? VTD_FR_CONTEXT_INVALID
-                                        : VTD_FR_PAGING_ACCESS;
+            return level == cfg->levels ? reasons->root_access
+                                        : reasons->access;
         }
         perm &= vtd_entry_perm(entry);
         if ((entry & VTD_SS_RW) == 0) {
-            return vtd_denied(want);
+            return vtd_denied(reasons, want);
         }
         if (entry & vtd_entry_reserved(cfg, entry, level)) {
-            return VTD_FR_PAGING_RSVD;
+            return reasons->rsvd;
         }
         if (want & ~perm) {
-            return vtd_denied(want & ~perm);
+            return vtd_denied(reasons, want & ~perm);
         }
         if (vtd_entry_is_leaf(entry, level)) {
             *out = vtd_page(cfg, entry, level, iova, perm);
-            return vtd_check_interrupt_range(out, iova);
+            return vtd_hits_interrupt_range(out, iova) ? reasons->interrupt
+                                                       : VTD_FR_NONE;
         }
         table = entry & VTD_SS_ADDR_MASK;
     }
     g_assert_not_reached();         /* level 1 is always a leaf */
+}
+
+/* The entries of one first-stage walk, topmost first */
+typedef struct VTDFirstWalk {
+    unsigned used;
+    uint64_t addr[4];
+    uint64_t entry[4];
+} VTDFirstWalk;
+
+/* Section 3.6: bits 63:48 repeat the highest bit that is translated */
+static bool vtd_canonical(const VTDConfig *cfg, uint64_t iova)
+{
+    unsigned width = vtd_page_shift(cfg->levels + 1);
+
+    return sextract64(iova, 0, width) == (int64_t)iova;
+}
+
+/*
+ * Section 9.7: which bits of a present entry must be zero.  At level 1 PS is
+ * PAT, and there is nothing below the page's size; a large page has PAT where
+ * its address could have begun.
+ */
+static uint64_t vtd_first_reserved(const VTDConfig *cfg, uint64_t entry,
+                                   unsigned level)
+{
+    uint64_t rsvd = (VTD_SS_ADDR_MASK & ~cfg->host_mask) | cfg->rsvd_any;
+
+    if (!(entry & VTD_FS_PS)) {
+        return rsvd;
+    }
+    if (level > VTD_SS_MAX_LEAF_LEVEL || (level == 3 && cfg->no_huge)) {
+        return rsvd | VTD_FS_PS;
+    }
+    return rsvd | (((1ULL << vtd_page_shift(level)) - VTD_PAGE_SIZE) &
+                   ~VTD_FS_PAT_LARGE);
+}
+
+/* Go down to the leaf, whatever it allows; its level is put into @leaf */
+static VTDFaultReason vtd_first_descend(const VTDMemory *mem,
+                                        const VTDConfig *cfg, uint64_t iova,
+                                        VTDFirstWalk *w, unsigned *leaf)
+{
+    uint64_t table = cfg->root;
+
+    w->used = 0;
+    for (unsigned level = cfg->levels; level > 0; level--) {
+        uint64_t addr = table + 8 * vtd_level_index(iova, level), entry;
+
+        if (!mem->read(mem->opaque, addr, &entry, 1)) {
+            return level == cfg->levels ? VTD_FR_FS_ROOT_ACCESS
+                                        : VTD_FR_FS_ACCESS;
+        }
+        if (!(entry & VTD_FS_P)) {
+            return VTD_FR_FS_NOT_PRESENT;
+        }
+        if (entry & vtd_first_reserved(cfg, entry, level)) {
+            return VTD_FR_FS_RSVD;
+        }
+        w->addr[w->used] = addr;
+        w->entry[w->used++] = entry;
+        if (vtd_entry_is_leaf(entry, level)) {
+            *leaf = level;
+            return VTD_FR_NONE;
+        }
+        table = entry & VTD_SS_ADDR_MASK;
+    }
+    g_assert_not_reached();         /* level 1 is always a leaf */
+}
+
+/* Section 3.6.2: the accesses are the intersection of all levels */
+static uint64_t vtd_first_common(const VTDFirstWalk *w)
+{
+    uint64_t common = UINT64_MAX;
+
+    for (unsigned i = 0; i < w->used; i++) {
+        common &= w->entry[i];
+    }
+    return common;
+}
+
+/*
+ * Section 3.6.3: A in every entry that was used, D in the leaf of a write.
+ * Nothing is set beforehand for a request that faults.
+ */
+static VTDUpdate vtd_first_mark(const VTDMemory *mem, VTDFirstWalk *w,
+                                VTDPerm want)
+{
+    for (unsigned i = 0; i < w->used; i++) {
+        bool leaf = i == w->used - 1;
+        uint64_t marked = w->entry[i] | VTD_FS_A |
+                          (leaf && (want & VTD_PERM_W) ? VTD_FS_D : 0);
+
+        if (marked != w->entry[i]) {
+            VTDUpdate update = mem->update(mem->opaque, w->addr[i],
+                                           w->entry[i], marked);
+
+            if (update != VTD_UPDATE_DONE) {
+                return update;
+            }
+            w->entry[i] = marked;
+        }
+    }
+    return VTD_UPDATE_DONE;
+}
+
+/* What may be cached: no access that is yet to be told by a flag */
+static VTDPerm vtd_first_perm(const VTDFirstWalk *w)
+{
+    uint64_t common = vtd_first_common(w);
+
+    if (!(common & VTD_FS_A)) {
+        return VTD_PERM_NONE;
+    }
+    return (common & VTD_FS_RW) && (w->entry[w->used - 1] & VTD_FS_D) ?
+           VTD_PERM_RW : VTD_PERM_R;
+}
+
+/* One attempt; @update tells whether the flags were set */
+static VTDFaultReason vtd_first_attempt(const VTDMemory *mem,
+                                        const VTDConfig *cfg, uint64_t iova,
+                                        VTDPerm want, VTDTranslation *out,
+                                        VTDUpdate *update)
+{
+    VTDFirstWalk w;
+    unsigned level;
+    VTDFaultReason reason = vtd_first_descend(mem, cfg, iova, &w, &level);
+
+    *update = VTD_UPDATE_DONE;
+    if (reason != VTD_FR_NONE) {
+        return reason;
+    }
+    if (!(vtd_first_common(&w) & VTD_FS_US)) {
+        return VTD_FR_SM_USER;
+    }
+    if ((want & VTD_PERM_W) && !(vtd_first_common(&w) & VTD_FS_RW)) {
+        return VTD_FR_SM_WRITE;
+    }
+    *out = vtd_page(cfg, w.entry[w.used - 1], level, iova, VTD_PERM_NONE);
+    if (vtd_hits_interrupt_range(out, iova)) {
+        return VTD_FR_SM_INTERRUPT_ADDRESS;
+    }
+    if (want != VTD_PERM_NONE) {
+        *update = vtd_first_mark(mem, &w, want);
+    }
+    out->perm = vtd_first_perm(&w);
+    return VTD_FR_NONE;
+}
+
+VTDFaultReason vtd_walk_first_stage(const VTDMemory *mem,
+                                    const VTDConfig *cfg, uint64_t iova,
+                                    VTDPerm want, VTDTranslation *out)
+{
+    VTDUpdate update = VTD_UPDATE_CHANGED;
+    VTDFaultReason reason;
+
+    if (!vtd_canonical(cfg, iova)) {
+        return VTD_FR_SM_CANONICAL;
+    }
+    for (unsigned i = 0; i < VTD_WALK_RETRIES; i++) {
+        reason = vtd_first_attempt(mem, cfg, iova, want, out, &update);
+        if (update != VTD_UPDATE_CHANGED) {
+            break;
+        }
+    }
+    return update == VTD_UPDATE_DONE ? reason : VTD_FR_FS_UPDATE;
 }
 
 /* State of one vtd_walk_range(): the unmapped run that is being gathered */

@@ -13,15 +13,27 @@
 
 #include "hw/i386/intel_iommu_spec.h"
 
+/** VTDUpdate: what became of a compare-and-exchange */
+typedef enum VTDUpdate {
+    VTD_UPDATE_DONE,
+    VTD_UPDATE_CHANGED,         /* the word was not the expected one */
+    VTD_UPDATE_FAILED,          /* there is no memory that can be written */
+} VTDUpdate;
+
 /**
- * VTDMemory: how tables are read
+ * VTDMemory: how tables are read, and the flags of their entries set
  * @read: read @n consecutive 64-bit little-endian words at guest-physical
  *        @addr into @words in host order; false if that is not memory.
  *        Called from any thread; must not take the big lock.
- * @opaque: passed to @read
+ * @update: put @new in place of @old at @addr, atomically towards vCPUs and
+ *          other threads; words in host order.  Only first-stage walks need
+ *          it.  Called as @read is.
+ * @opaque: passed to @read and @update
  */
 typedef struct VTDMemory {
     bool (*read)(void *opaque, uint64_t addr, uint64_t *words, unsigned n);
+    VTDUpdate (*update)(void *opaque, uint64_t addr, uint64_t old,
+                        uint64_t new);
     void *opaque;
 } VTDMemory;
 
@@ -37,28 +49,41 @@ typedef enum VTDPerm {
 typedef enum VTDStage {
     VTD_STAGE_PASS_THROUGH,
     VTD_STAGE_SECOND,
+    VTD_STAGE_FIRST,
 } VTDStage;
 
 /**
- * VTDConfig: what one requester may do, from its root and context entries
+ * VTDConfig: what one requester may do, from its root, context and PASID
+ *            entries
  * @stage: how its requests are translated
  * @domain: domain-id, the tag of everything cached for it
+ * @pasid: what invalidations know it by: the PASID of its requests, or the
+ *         one that scalable mode has for those without; VTD_PASID_NONE in
+ *         legacy mode
  * @levels: 3 or 4 levels of paging entries
+ * @scalable: from tables of scalable mode, which has fault reasons of its own
  * @root: guest-physical address of the topmost paging structure
- * @address_limit: the first input address that is out of bounds
+ * @address_limit: the first input address that is out of bounds; 0 for the
+ *                 first stage, where addresses must be canonical instead
  * @rsvd_leaf: reserved bits of a present leaf entry, address bits aside
+ * @rsvd_any: the same, of any present entry
+ * @no_huge: PS at level 3 is reserved
  * @host_mask: the address bits that exist (HAW); others are reserved
- * @fpd: fault processing disabled (section 9.3); meaningful even when the
- *       lookup of the configuration failed
+ * @fpd: fault processing disabled (section 9.3; 9.4 to 9.6: in any of the
+ *       entries); meaningful even when the lookup of the configuration failed
  */
 typedef struct VTDConfig {
     VTDStage stage;
     uint16_t domain;
     uint8_t levels;
     bool fpd;
+    bool scalable;
+    bool no_huge;
+    uint32_t pasid;
     uint64_t root;
     uint64_t address_limit;
     uint64_t rsvd_leaf;
+    uint64_t rsvd_any;
     uint64_t host_mask;
 } VTDConfig;
 
@@ -97,6 +122,33 @@ static inline unsigned vtd_page_shift(unsigned level)
 VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
                                      const VTDConfig *cfg, uint64_t iova,
                                      VTDPerm want, VTDTranslation *out);
+
+/**
+ * vtd_walk_first_stage: translate one address (section 3.6)
+ * @mem: how tables are read, and accessed and dirty flags set
+ * @cfg: of the requester; @cfg->stage is VTD_STAGE_FIRST
+ * @iova: input address
+ * @want: the accesses that must be allowed; VTD_PERM_NONE probes
+ * @out: filled when a leaf was reached
+ *
+ * A walk that succeeds has set the accessed flag of all entries on the way,
+ * and for a write the dirty flag of the leaf.  What it allows is no more than
+ * the flags tell: a page whose dirty flag is clear is read-only, so that the
+ * first write to it comes here.  A probe sets nothing.
+ *
+ * Returns VTD_FR_NONE, or the reason for the fault.
+ */
+VTDFaultReason vtd_walk_first_stage(const VTDMemory *mem,
+                                    const VTDConfig *cfg, uint64_t iova,
+                                    VTDPerm want, VTDTranslation *out);
+
+/*
+ * How often a first-stage walk begins again because an entry changed while
+ * its flags were being set.  Other devices set each flag once only: what goes
+ * on for longer is software that changes entries in use, against section
+ * 6.2.
+ */
+#define VTD_WALK_RETRIES               64
 
 /*
  * Entries that one vtd_walk_range() reads at most.  Tables that point to

@@ -70,9 +70,7 @@ def _run_test(obj, program):
     env = build.environment()
     emulator = os.path.join(obj, 'qemu-system-x86_64')
     env.update(QTEST_QEMU_BINARY=emulator,
-               QTEST_QEMU_IMG=os.path.join(obj, 'qemu-img'),
-               QTEST_STOCK_QEMU_BINARY=os.path.join(
-                   work.BUILD, 'stock/obj/qemu-system-x86_64'))
+               QTEST_QEMU_IMG=os.path.join(obj, 'qemu-img'))
     path = work.log('each-' + os.path.basename(program))
     with open(path, 'wb') as log:
         done = subprocess.run([os.path.join(obj, program), '--tap', '-k'],
@@ -153,6 +151,7 @@ def run(only, strict, each, docs):
     if docs:
         todo['docs'] = check_docs
     failed = 0
+    say.MARK = '# '
     print(f'1..{len(todo)}')
     for number, (name, check) in enumerate(todo.items(), 1):
         try:

@@ -47,7 +47,8 @@ that match what it adds.'''
 REPO_ONLY = re.compile(
     r'(README\.md|Makefile|meson\.build|MAINTAINERS|base\.lock|\.gitignore|'
     r'\.gitattributes|\.ci/.*|series/.*|scripts/series|scripts/serieslib/.*|'
-    r'scripts/tests/.*|scripts/deps|scripts/packages(-\w+)?|demo/.*)')
+    r'scripts/tests/.*|scripts/deps|scripts/packages(-\w+)?|demo/.*|'
+    r'bench/.*)')
 
 TRAILER = re.compile(r'(Adds|Replaces|Removes):\s+(\S+)\s*(.*)')
 BLOB = re.compile(r'([0-9a-f]{40})(?::(\d+))?')

@@ -18,6 +18,8 @@ import time
 # Seconds between two lines of progress where the output is no terminal.
 QUIET_SECONDS = 20
 TAIL_LINES = 15
+# What lines of progress begin with; a comment where the output is TAP.
+MARK = '  '
 
 NO_SPACE = re.compile(r'no space left on device|not enough free space|'
                       r'disk quota exceeded', re.I)
@@ -59,7 +61,7 @@ class Line:
         if text is not None:
             self.text = text
         now = time.monotonic()
-        line = f'  {self.label}: {self.text} ({self._seconds()} s)'
+        line = f'{MARK}{self.label}: {self.text} ({self._seconds()} s)'
         if self.tty:
             sys.stdout.write('\r\033[K' + line[:118])
             sys.stdout.flush()
@@ -70,7 +72,7 @@ class Line:
     def end(self, text):
         if self.tty:
             sys.stdout.write('\r\033[K')
-        print(f'  {self.label}: {text} ({self._seconds()} s)', flush=True)
+        print(f'{MARK}{self.label}: {text} ({self._seconds()} s)', flush=True)
 
     def drop(self):
         if self.tty:
@@ -79,7 +81,7 @@ class Line:
 
 
 def info(text):
-    print(f'  {text}', flush=True)
+    print(f'{MARK}{text}', flush=True)
 
 
 def warn(text):

@@ -18,14 +18,17 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Replaces KVM by TCG: what KVM of this host can do shows in the tables
 TCG = os.path.join(HERE, 'tcg/qemu-system-x86_64')
+# Debian 12's SeaBIOS waits half a minute for every AHCI disk; this does not
+FIRMWARE = os.path.join(HERE, '../../build/guest/seabios/usr/share/seabios')
 TIMEOUT = 120
+MANY_CPUS = 'requires x2APIC feature in CPU'
 SAME = ' (as QEMU without the series: not as on record)'
 
 
-def run(program, binary, tcg, *args):
+def run(program, binary, *args):
     """Exit status (or a word) and output of one run of the test program."""
-    env = dict(os.environ, QTEST_QEMU_BINARY=TCG if tcg else binary,
-               TCG_QEMU_BINARY=binary)
+    env = dict(os.environ, QTEST_QEMU_BINARY=TCG, TCG_QEMU_BINARY=binary,
+               TCG_QEMU_FIRMWARE=FIRMWARE)
     try:
         done = subprocess.run([program, *args], env=env, text=True,
                               stdin=subprocess.DEVNULL, timeout=TIMEOUT,
@@ -50,27 +53,22 @@ def alone(case, cases):
 
 
 def check(program, chosen, ours, stock):
-    """(passed, remark, output) of one case, chosen by these arguments.
-
-    With TCG, and where that cannot do it (it has no 260 CPUs) with what the
-    case asks for itself.
-    """
-    outputs = []
-    for tcg in True, False:
-        status, output = run(program, ours, tcg, *chosen)
-        if status == 0:
-            return True, '', output
-        other, other_output = run(program, stock, tcg, *chosen)
-        if said(output) and \
-                (status, said(output)) == (other, said(other_output)):
-            return True, SAME, output
-        outputs.append(output)
-    return False, '', ''.join(outputs)
+    """(passed, remark, output) of one case, chosen by these arguments."""
+    status, output = run(program, ours, *chosen)
+    if status == 0:
+        return True, '', output
+    if MANY_CPUS in output:
+        return True, ' # SKIP it is about 260 CPUs, which need KVM', output
+    other, other_output = run(program, stock, *chosen)
+    if said(output) and \
+            (status, said(output)) == (other, said(other_output)):
+        return True, SAME, output
+    return False, '', output
 
 
 def main(program, ours, stock, prefix='/'):
     """Run all cases whose path begins with @prefix."""
-    status, listing = run(program, ours, True, '-l')
+    status, listing = run(program, ours, '-l')
     cases = [line for line in listing.splitlines()
              if line.startswith(prefix)]
     if status or not cases:

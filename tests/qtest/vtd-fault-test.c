@@ -210,6 +210,57 @@ static void test_collapse(void)
     fix_quit(&f);
 }
 
+/* 11.4.7.6: several registers, used in turn; FRI tells the first */
+static void test_records(void)
+{
+    Fix f = fix_new("fault-records=2", "");
+    uint32_t second = f.v->frcd + 16;
+
+    g_assert_cmpint(f.v->nfr, ==, 2);
+    qvtd_dma_read(f.b, 0x5000);
+    qvtd_dma_read(f.a, 0x6000);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, QVTD_FSTS_PPF);
+    g_assert_cmphex(qvtd_fault(f.v, 0).sid, ==, SID_B);
+    g_assert_cmphex(qvtd_fault(f.v, 1).sid, ==, SID_A);
+    g_assert_cmphex(qvtd_fault(f.v, 1).info, ==, 0x6000);
+    /* the next one to use is the first again, and is not free */
+    qvtd_dma_read(f.c, 0x7000);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, QVTD_FSTS_PPF | QVTD_FSTS_PFO);
+
+    qvtd_writel(f.v, f.v->frcd + 12, QVTD_FRCD_F >> 32);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, QVTD_FSTS_PPF | QVTD_FSTS_PFO);
+    qvtd_writel(f.v, second + 12, QVTD_FRCD_F >> 32);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, QVTD_FSTS_PFO);
+    qvtd_writel(f.v, QVTD_FSTS, QVTD_FSTS_PFO);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, 0);
+
+    qvtd_dma_read(f.c, 0x8000);
+    g_assert_cmphex(qvtd_fault(f.v, 0).sid, ==, SID_C);
+    qvtd_clear_faults(f.v);
+    /* this one starts with the second register */
+    qvtd_dma_read(f.b, 0x9000);
+    qvtd_assert_reg32(f.v, QVTD_FSTS, QVTD_FSTS_PPF | 1 << 8);
+    qvtd_assert_fault(f.v, QVTD_FR_READ, SID_B, 0x9000, true);
+    fix_quit(&f);
+}
+
+/* As many as fit into the page; what follows the last is no register */
+static void test_records_most(void)
+{
+    Fix f = fix_new("fault-records=222", "");
+    uint32_t last = f.v->frcd + 221 * 16;
+
+    g_assert_cmpint(f.v->nfr, ==, 222);
+    for (unsigned i = 0; i < 222; i++) {
+        qvtd_dma_read(f.a, 0x5000);
+        g_assert_cmphex(qvtd_fault(f.v, i).sid, ==, SID_A);
+        qvtd_clear_faults(f.v);
+    }
+    g_assert_cmphex(qvtd_readq(f.v, last) & ~0xfffULL, ==, 0x5000);
+    g_assert_cmphex(qvtd_readq(f.v, last + 12) >> 32, ==, 0);
+    fix_quit(&f);
+}
+
 /* One record after another, each read and cleared: none is lost. */
 static void test_sequence(void)
 {
@@ -378,6 +429,8 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/fault/7.2.1/overflow-stops-recording",
                    test_overflow_stops_recording);
     qtest_add_func("/vtd/fault/7.2.1/collapse", test_collapse);
+    qtest_add_func("/vtd/fault/7.2.1/records", test_records);
+    qtest_add_func("/vtd/fault/7.2.1/records-most", test_records_most);
     qtest_add_func("/vtd/fault/7.2.1/sequence", test_sequence);
     qtest_add_func("/vtd/fault/7.2.1/disabled", test_disabled);
     qtest_add_data_func("/vtd/fault/7.3/event", GUINT_TO_POINTER(0),

@@ -3,8 +3,8 @@
  *
  * A machine is saved while the unit has something of everything, and loaded
  * into another one, which must go on where the first stopped.  With
- * QTEST_STOCK_QEMU_BINARY set to another QEMU, streams come from it as
- * well.
+ * QTEST_STOCK_QEMU_BINARY set to another QEMU, streams come from it and go
+ * to it as well.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,6 +19,7 @@
 #define EVENT_VECTOR    0x63
 #define SID             QVTD_SID(0, 4, 0)
 #define OTHER           QVTD_SID(0, 5, 0)
+#define SCALABLE        "x-scalable-mode=on"
 #define DEVICES         QVTD_EDU ",addr=4 " QVTD_EDU ",addr=5"
 
 typedef struct Route {
@@ -144,7 +145,7 @@ static void test_goes_on(const void *opaque)
     /* only what comes now is carried out: the status of old ones stays */
     qtest_writel(f.v->qts, f.status, 0x55);
     qvtd_assert_reg64(f.v, QVTD_IQH, 5 << 4);
-    qvtd_iq_submit(f.v, QVTD_DESC_WAIT, 0);
+    qvtd_iq_submit(f.v, QVTD_DESC_CC | QVTD_DESC_GRAN(1), 0);
     g_assert_cmphex(qtest_readl(f.v->qts, f.status), ==, 0x55);
     g_assert_true(qvtd_dma_reads(f.d, f.e, 0x10000, 0x1234));
     g_assert_false(qvtd_lapic_irr(f.v, 0, FAULT_VECTOR));
@@ -211,35 +212,104 @@ static void test_compat(const void *opaque)
     qvtd_quit(f.v);
 }
 
+/* More fault records than the section had room for at first */
+static void test_records(const void *opaque)
+{
+    const Route *r = opaque;
+    Fix f = fix_new(r->from, "fault-records=2");
+
+    qvtd_gcmd_set(f.v, QVTD_GCMD_TE);
+    qvtd_dma_read(f.e, 0x6000);
+    qvtd_dma_read(qvtd_edu(f.v, OTHER), 0x7000);
+
+    fix_migrate(&f, r->to, "fault-records=2");
+    g_assert_cmphex(qvtd_fault(f.v, 0).sid, ==, SID);
+    g_assert_cmphex(qvtd_fault(f.v, 0).info, ==, 0x6000);
+    g_assert_cmphex(qvtd_fault(f.v, 1).sid, ==, OTHER);
+    g_assert_cmphex(qvtd_fault(f.v, 1).info, ==, 0x7000);
+    qvtd_clear_faults(f.v);
+    qvtd_dma_read(f.e, 0x8000);
+    g_assert_cmphex(qvtd_fault(f.v, 0).info, ==, 0x8000);
+    qvtd_quit(f.v);
+}
+
+/* The mode of the tables, of which a stream once knew only RTADDR's */
+static Fix fix_new_scalable(const char *env)
+{
+    Fix f = fix_new(env, SCALABLE);
+
+    qvtd_sm_init(f.v);
+    qvtd_sm_write_pasid(f.v, SID, 0, f.d->pgd | QVTD_SM_PE_P |
+                        QVTD_SM_PE_PGTT(QVTD_PGTT_SECOND) |
+                        QVTD_SM_PE_AW(4), 7, 0);
+    qvtd_gcmd_set(f.v, QVTD_GCMD_TE);
+    return f;
+}
+
+static void test_scalable(const void *opaque)
+{
+    const Route *r = opaque;
+    Fix f = fix_new_scalable(r->from);
+
+    g_assert_true(qvtd_dma_reads(f.d, f.e, 0x10000, 0x1234));
+    fix_migrate(&f, r->to, SCALABLE);
+    g_assert_true(qvtd_dma_reads(f.d, f.e, 0x10000, 0x1234));
+    qvtd_assert_no_fault(f.v);
+    qvtd_quit(f.v);
+}
+
+/* RTADDR is written, and SRTP is still to come */
+static void test_scalable_not_latched(const void *opaque)
+{
+    const Route *r = opaque;
+    Fix f = fix_new_scalable(r->from);
+
+    qvtd_writeq(f.v, QVTD_RTADDR, QVTD_PAGE | QVTD_RTADDR_TTM_LEGACY);
+    fix_migrate(&f, r->to, SCALABLE);
+    qvtd_assert_reg64(f.v, QVTD_RTADDR, QVTD_PAGE | QVTD_RTADDR_TTM_LEGACY);
+    g_assert_true(qvtd_dma_reads(f.d, f.e, 0x10000, 0x1234));
+    qvtd_assert_no_fault(f.v);
+    qvtd_quit(f.v);
+}
+
 static void add(const char *name, const Route *route)
 {
     static const struct {
         const char *name;
         void (*test)(const void *opaque);
+        bool to_ours;           /* checks what other models do not do */
     } tests[] = {
         { "registers", test_registers },
         { "goes-on", test_goes_on },
         { "interrupts", test_interrupts },
-        { "eime", test_eime },
+        { "eime", test_eime, true },
+        { "scalable", test_scalable },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
         g_autofree char *path = g_strdup_printf("/vtd/migrate/%s/%s",
                                                 tests[i].name, name);
 
-        qtest_add_data_func(path, route, tests[i].test);
+        if (!route->to || !tests[i].to_ours) {
+            qtest_add_data_func(path, route, tests[i].test);
+        }
     }
 }
 
 int main(int argc, char **argv)
 {
-    static const Route self, from_stock = { .from = STOCK_ENV };
+    static const Route self, from_stock = { .from = STOCK_ENV },
+                       to_stock = { .to = STOCK_ENV };
 
     g_test_init(&argc, &argv, NULL);
     add("self", &self);
     qtest_add_data_func("/vtd/migrate/compat/self", &self, test_compat);
+    qtest_add_data_func("/vtd/migrate/records/self", &self, test_records);
+    qtest_add_data_func("/vtd/migrate/scalable-not-latched/self", &self,
+                        test_scalable_not_latched);
     if (getenv(STOCK_ENV)) {
         add("from-stock", &from_stock);
+        add("to-stock", &to_stock);
     }
     return g_test_run();
 }

@@ -298,6 +298,8 @@ static const Refused refused[] = {
       "Need to set dma_drain for scalable mode" },
     { "x-scalable-mode=on,x-pasid-mode=on,device-iotlb=on",
       "PASID based device IOTLB is not supported" },
+    { "fault-records=0", "fault-records must be 1 to 222, not 0" },
+    { "fault-records=223", "fault-records must be 1 to 222, not 223" },
     { "bogus=1", "Property 'intel-iommu.bogus' not found" },
     /* Nothing is wrong here: the sentinel itself is what is refused. */
     { "aw-bits=39", "'no-such-device' is not a valid device model name" },

@@ -18,6 +18,9 @@
  * @used: frames given out; frame 0 never is, so that address 0 means nothing
  * @broken: address of a word that cannot be read; 0 for none
  * @reads: words that were read
+ * @read_only: address of a word that cannot be written; 0 for none
+ * @writes: words that were written
+ * @meddle: called before each write, as another thread would come in between
  * @dev: what the leaves are given
  */
 typedef struct TestMemory {
@@ -25,6 +28,9 @@ typedef struct TestMemory {
     unsigned used;
     uint64_t broken;
     uint64_t reads;
+    uint64_t read_only;
+    uint64_t writes;
+    void (*meddle)(uint64_t *word);
     VTDMemory dev;
 } TestMemory;
 
@@ -44,12 +50,35 @@ static inline bool test_memory_read(void *opaque, uint64_t addr,
     return true;
 }
 
+static inline VTDUpdate test_memory_update(void *opaque, uint64_t addr,
+                                           uint64_t old, uint64_t new)
+{
+    TestMemory *m = opaque;
+    uint64_t *word = &m->word[addr / VTD_PAGE_SIZE][addr % VTD_PAGE_SIZE / 8];
+
+    g_assert_cmphex(addr, <, sizeof(m->word));
+    g_assert_cmphex(old, !=, new);
+    if (addr == m->read_only) {
+        return VTD_UPDATE_FAILED;
+    }
+    if (m->meddle) {
+        m->meddle(word);
+    }
+    if (*word != old) {
+        return VTD_UPDATE_CHANGED;
+    }
+    m->writes++;
+    *word = new;
+    return VTD_UPDATE_DONE;
+}
+
 static inline TestMemory *test_memory_new(void)
 {
     TestMemory *m = g_new0(TestMemory, 1);
 
     m->used = 1;
-    m->dev = (VTDMemory) { .read = test_memory_read, .opaque = m };
+    m->dev = (VTDMemory) { .read = test_memory_read,
+                           .update = test_memory_update, .opaque = m };
     return m;
 }
 

@@ -829,10 +829,505 @@ static void test_range_random(void)
     }
 }
 
+/* --- first stage --- */
+
+#define FP  0x1ULL
+#define FW  0x2ULL
+#define FU  0x4ULL
+#define FA  0x20ULL
+#define FD  0x40ULL
+#define XD  0x8000000000000000ULL
+
+/* A 4-level tree that maps nothing yet */
+static void first_init(Fixture *f)
+{
+    fixture_init(f, 4);
+    f->cfg.stage = VTD_STAGE_FIRST;
+    f->cfg.scalable = true;
+    f->cfg.address_limit = 0;
+}
+
+/* entry_at(), with entries on the way that allow everything */
+static uint64_t *first_entry_at(Fixture *f, uint64_t iova, unsigned level)
+{
+    uint64_t *entry = entry_at(f, iova, level);
+
+    for (unsigned l = 4; l > level; l--) {
+        *entry_at(f, iova, l) |= FP | FW | FU;
+    }
+    return entry;
+}
+
+static void first_map(Fixture *f, uint64_t iova, unsigned level,
+                      uint64_t addr, uint64_t bits)
+{
+    *first_entry_at(f, iova, level) = addr | bits | (level > 1 ? PS : 0);
+}
+
+static VTDFaultReason first_walk(Fixture *f, uint64_t iova, VTDPerm want,
+                                 VTDTranslation *t)
+{
+    memset(t, 0xaa, sizeof(*t));
+    return vtd_walk_first_stage(&f->m->dev, &f->cfg, iova, want, t);
+}
+
+static VTDFaultReason first_reason(Fixture *f, uint64_t iova, VTDPerm want)
+{
+    VTDTranslation t;
+
+    return first_walk(f, iova, want, &t);
+}
+
+/* Section 3.6: 4 KiB, 2 MiB and 1 GiB pages, in both halves */
+static void test_first_page_sizes(void)
+{
+    static const uint64_t bases[] = { IOVA, 0xffff923456789000ULL };
+
+    for (unsigned i = 0; i < 6; i++) {
+        unsigned leaf = 1 + i % 3;
+        uint64_t size = page_size(leaf), iova = bases[i / 3] & -size;
+        uint64_t offsets[] = { 0, 1, 0xfff, size / 2, size - 1 };
+        VTDTranslation t;
+        Fixture f;
+
+        first_init(&f);
+        first_map(&f, iova, leaf, 0x7d2480000000ULL, FP | FW | FU);
+        for (unsigned o = 0; o < ARRAY_SIZE(offsets); o++) {
+            f.m->reads = 0;
+            g_assert_cmphex(first_walk(&f, iova + offsets[o], VTD_PERM_W, &t),
+                            ==, 0);
+            g_assert_cmphex(t.iova, ==, iova);
+            g_assert_cmphex(t.addr, ==, 0x7d2480000000ULL);
+            g_assert_cmphex(t.mask, ==, size - 1);
+            g_assert_cmphex(t.perm, ==, VTD_PERM_RW);
+            g_assert_cmphex(t.domain, ==, 0xbeef);
+            g_assert_cmpuint(f.m->reads, ==, 5 - leaf);
+        }
+        g_assert_cmphex(first_reason(&f, iova - 1, VTD_PERM_R), ==, 0x71);
+        g_assert_cmphex(first_reason(&f, iova + size, VTD_PERM_R), ==, 0x71);
+        fixture_destroy(&f);
+    }
+}
+
+/* SGN.1: bits 63:48 are copies of bit 47 */
+static void test_first_canonical(void)
+{
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, 0x7ffffffff000ULL, 1, 0x5000, FP | FU);
+    first_map(&f, 0xffff800000000000ULL, 1, 0x6000, FP | FU);
+    g_assert_cmphex(first_reason(&f, 0x7fffffffffffULL, VTD_PERM_R), ==, 0);
+    g_assert_cmphex(first_reason(&f, 0xffff800000000000ULL, VTD_PERM_R),
+                    ==, 0);
+    f.m->reads = 0;
+    for (unsigned bit = 48; bit < 64; bit++) {
+        uint64_t wrong = 1ULL << bit;
+
+        g_assert_cmphex(first_reason(&f, 0x7ffffffff000ULL ^ wrong,
+                                     VTD_PERM_R), ==, 0x80);
+        g_assert_cmphex(first_reason(&f, 0xffff800000000000ULL ^ wrong,
+                                     VTD_PERM_W), ==, 0x80);
+    }
+    g_assert_cmphex(first_reason(&f, 0x800000000000ULL, VTD_PERM_NONE),
+                    ==, 0x80);
+    g_assert_cmphex(first_reason(&f, 0xffff7fffffffffffULL, VTD_PERM_R),
+                    ==, 0x80);
+    g_assert_cmpuint(f.m->reads, ==, 0);
+    fixture_destroy(&f);
+}
+
+/*
+ * SFS.2, SGN.2, SGN.6: what each of the four entries allows, all 4096
+ * combinations of P, R/W and U/S with each kind of access.
+ */
+static void check_first_rights(Fixture *f, unsigned rights, VTDPerm want)
+{
+    uint64_t all = FP | FW | FU;
+    VTDFaultReason expected;
+    VTDTranslation t;
+
+    for (unsigned level = 1; level <= 4; level++) {
+        all &= rights >> 3 * (level - 1);
+    }
+    expected = !(all & FP) ? 0x71 : !(all & FU) ? 0x81 :
+               (want & W) && !(all & FW) ? 0x85 : 0;
+    g_assert_cmphex(first_walk(f, IOVA, want, &t), ==, expected);
+    if (!expected && want) {
+        g_assert_cmphex(t.perm, ==, want & W ? VTD_PERM_RW : VTD_PERM_R);
+    } else {
+        /* Section 3.6.3: what did not happen leaves no trace */
+        g_assert_cmpuint(f->m->writes, ==, 0);
+    }
+}
+
+static void test_first_rights(void)
+{
+    uint64_t *entry[5], good[5];
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, IOVA, 1, 0x5000, FP | FW | FU);
+    for (unsigned level = 1; level <= 4; level++) {
+        entry[level] = first_entry_at(&f, IOVA, level);
+        good[level] = *entry[level] & ~7ULL;
+    }
+    for (unsigned rights = 0; rights < 4096; rights++) {
+        for (VTDPerm want = VTD_PERM_NONE; want <= VTD_PERM_RW; want++) {
+            for (unsigned level = 1; level <= 4; level++) {
+                *entry[level] = good[level] |
+                                (rights >> 3 * (level - 1) & 7);
+            }
+            f.m->writes = 0;
+            check_first_rights(&f, rights, want);
+        }
+    }
+    fixture_destroy(&f);
+}
+
+/* Section 9.7 and SFS.3: which bits of an entry are reserved */
+typedef struct FirstReserved {
+    const char *name;
+    unsigned level;
+    bool leaf;
+    unsigned haw;
+    uint64_t rsvd_any;
+    bool no_huge;
+    uint64_t reserved;
+} FirstReserved;
+
+static const FirstReserved first_reserved_cases[] = {
+    { "pml4e", 4, false, 48, 0, false, 0x000f000000000080ULL },
+    { "pdpe", 3, false, 48, 0, false, 0x000f000000000000ULL },
+    { "pde", 2, false, 48, 0, false, 0x000f000000000000ULL },
+    { "page-1g", 3, true, 48, 0, false, 0x000f00003fffe000ULL },
+    { "page-2m", 2, true, 48, 0, false, 0x000f0000001fe000ULL },
+    { "page-4k", 1, true, 48, 0, false, 0x000f000000000000ULL },
+    { "pml4e/haw-39", 4, false, 39, 0, false, 0x000fff8000000080ULL },
+    { "page-4k/haw-39", 1, true, 39, 0, false, 0x000fff8000000000ULL },
+    { "pml4e/no-nxe", 4, false, 48, XD, false, 0x800f000000000080ULL },
+    { "pdpe/no-nxe", 3, false, 48, XD, false, 0x800f000000000000ULL },
+    { "pde/no-nxe", 2, false, 48, XD, false, 0x800f000000000000ULL },
+    { "page-1g/no-nxe", 3, true, 48, XD, false, 0x800f00003fffe000ULL },
+    { "page-4k/no-nxe", 1, true, 48, XD, false, 0x800f000000000000ULL },
+    { "pdpe/no-1g", 3, false, 48, 0, true, 0x000f000000000080ULL },
+    { "page-2m/no-1g", 2, true, 48, 0, true, 0x000f0000001fe000ULL },
+};
+
+static void test_first_reserved(const void *opaque)
+{
+    const FirstReserved *c = opaque;
+    uint64_t *entry, good, iova = IOVA & -page_size(MIN(c->level, 3));
+    unsigned accepted = 0;
+    VTDTranslation t;
+    Fixture f;
+
+    first_init(&f);
+    f.cfg.host_mask = (1ULL << c->haw) - 1;
+    f.cfg.rsvd_any = c->rsvd_any;
+    f.cfg.no_huge = c->no_huge;
+    first_map(&f, iova, c->leaf ? c->level : 1, 0, FP | FW | FU);
+    entry = first_entry_at(&f, iova, c->level);
+    good = *entry;
+    for (unsigned i = 0; i < 64; i++) {
+        uint64_t bit = 1ULL << i;
+
+        *entry = good | bit;
+        if (c->reserved & bit) {
+            g_assert_cmphex(first_walk(&f, iova, VTD_PERM_R, &t), ==, 0x72);
+            *entry &= ~FP;
+            g_assert_cmphex(first_walk(&f, iova, VTD_PERM_R, &t), ==, 0x71);
+        } else if (c->leaf || !(bit & 0x000ffffffffff080ULL)) {
+            g_assert_cmphex(first_walk(&f, iova, VTD_PERM_R, &t), ==, 0);
+            g_assert_cmphex(t.addr, ==, c->leaf && i >= 12 && i < 52 &&
+                            !(i == 12 && c->level > 1) ? bit : 0);
+            accepted++;
+        }
+    }
+    g_assert_cmpuint(accepted, >, 14);
+    fixture_destroy(&f);
+}
+
+/* SFS.3: page sizes that there are not, with no other bit that is wrong */
+static void test_first_too_large(void)
+{
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, 0, 3, 0, FP | FU);
+    g_assert_cmphex(first_reason(&f, 0, VTD_PERM_R), ==, 0);
+    f.cfg.no_huge = true;
+    g_assert_cmphex(first_reason(&f, 0, VTD_PERM_R), ==, 0x72);
+    first_map(&f, 1ULL << 39, 4, 0, FP | FU);
+    g_assert_cmphex(first_reason(&f, 1ULL << 39, VTD_PERM_R), ==, 0x72);
+    f.cfg.no_huge = false;
+    g_assert_cmphex(first_reason(&f, 1ULL << 39, VTD_PERM_R), ==, 0x72);
+    fixture_destroy(&f);
+}
+
+/* Section 3.6.3: the flags that are set, and what may be cached with them */
+typedef struct FlagCase {
+    const char *name;
+    VTDPerm want;
+    uint64_t upper, leaf;       /* flags before the walk */
+    uint64_t upper_after, leaf_after;
+    VTDPerm perm;
+} FlagCase;
+
+static const FlagCase flag_cases[] = {
+    { "read", VTD_PERM_R, FW, FW, FW | FA, FW | FA, VTD_PERM_R },
+    { "write", VTD_PERM_W, FW, FW, FW | FA, FW | FA | FD, VTD_PERM_RW },
+    { "read-write", VTD_PERM_RW, FW, FW, FW | FA, FW | FA | FD, VTD_PERM_RW },
+    { "read-accessed", VTD_PERM_R, FW | FA, FW | FA, FW | FA, FW | FA,
+      VTD_PERM_R },
+    { "read-dirty", VTD_PERM_R, FW | FA, FW | FA | FD, FW | FA, FW | FA | FD,
+      VTD_PERM_RW },
+    { "write-accessed", VTD_PERM_W, FW | FA, FW | FA, FW | FA, FW | FA | FD,
+      VTD_PERM_RW },
+    { "read-leaf-only", VTD_PERM_R, FW | FA, FW, FW | FA, FW | FA,
+      VTD_PERM_R },
+    { "read-upper-only", VTD_PERM_R, FW, FW | FA, FW | FA, FW | FA,
+      VTD_PERM_R },
+    /* D does not make a page writable that is not */
+    { "read-only", VTD_PERM_R, FW, FD, FW | FA, FD | FA, VTD_PERM_R },
+    { "read-only-above", VTD_PERM_R, 0, FW | FD, FA, FW | FD | FA,
+      VTD_PERM_R },
+    /* Nor does D of an upper entry, which has none */
+    { "upper-dirty", VTD_PERM_R, FW | FD, FW, FW | FD | FA, FW | FA,
+      VTD_PERM_R },
+    { "probe", VTD_PERM_NONE, FW, FW, FW, FW, VTD_PERM_NONE },
+    { "probe-leaf-accessed", VTD_PERM_NONE, FW, FW | FA, FW, FW | FA,
+      VTD_PERM_NONE },
+    { "probe-upper-accessed", VTD_PERM_NONE, FW | FA, FW, FW | FA, FW,
+      VTD_PERM_NONE },
+    { "probe-accessed", VTD_PERM_NONE, FW | FA, FW | FA, FW | FA, FW | FA,
+      VTD_PERM_R },
+    { "probe-dirty", VTD_PERM_NONE, FW | FA, FW | FA | FD, FW | FA,
+      FW | FA | FD, VTD_PERM_RW },
+};
+
+static void test_first_flags(const void *opaque)
+{
+    const FlagCase *c = opaque;
+
+    for (unsigned leaf = 1; leaf <= 3; leaf++) {
+        uint64_t iova = IOVA & -page_size(leaf), *entry[5], good[5];
+        unsigned changed = 0;
+        VTDTranslation t;
+        Fixture f;
+
+        first_init(&f);
+        first_map(&f, iova, leaf, 0x40000000, FP | FU);
+        for (unsigned level = leaf; level <= 4; level++) {
+            bool upper = level > leaf;
+
+            entry[level] = first_entry_at(&f, iova, level);
+            good[level] = *entry[level] & ~(FW | FA | FD);
+            changed += upper ? c->upper != c->upper_after
+                             : c->leaf != c->leaf_after;
+        }
+        for (unsigned level = leaf; level <= 4; level++) {
+            *entry[level] = good[level] | (level > leaf ? c->upper : c->leaf);
+        }
+        g_assert_cmphex(first_walk(&f, iova, c->want, &t), ==, 0);
+        g_assert_cmphex(t.perm, ==, c->perm);
+        g_assert_cmpuint(f.m->writes, ==, changed);
+        for (unsigned level = leaf; level <= 4; level++) {
+            g_assert_cmphex(*entry[level], ==, good[level] |
+                            (level > leaf ? c->upper_after : c->leaf_after));
+        }
+        /* Once told, it is not told again */
+        g_assert_cmphex(first_walk(&f, iova, c->want, &t), ==, 0);
+        g_assert_cmpuint(f.m->writes, ==, changed);
+        fixture_destroy(&f);
+    }
+}
+
+/* SFS.11: the flag of each level in turn cannot be written */
+static void test_first_update_failed(void)
+{
+    for (unsigned level = 1; level <= 4; level++) {
+        uint64_t *entry;
+        Fixture f;
+
+        first_init(&f);
+        first_map(&f, IOVA, 1, 0x5000, FP | FW | FU);
+        entry = first_entry_at(&f, IOVA, level);
+        f.m->read_only = address_of(&f, entry);
+        g_assert_cmphex(first_reason(&f, IOVA, VTD_PERM_NONE), ==, 0);
+        g_assert_cmphex(first_reason(&f, IOVA, VTD_PERM_R), ==, 0x91);
+        *entry |= FA;
+        g_assert_cmphex(first_reason(&f, IOVA, VTD_PERM_R), ==, 0);
+        g_assert_cmphex(first_reason(&f, IOVA, VTD_PERM_W), ==,
+                        level == 1 ? 0x91 : 0);
+        fixture_destroy(&f);
+    }
+}
+
+/* Another device sets A and D at the same moment */
+static void meddle_flags(uint64_t *word)
+{
+    *word |= FA | FD;
+}
+
+/* Software moves the page */
+static void meddle_address(uint64_t *word)
+{
+    if ((*word & 0xfffffffff000ULL) == 0x5000) {
+        *word = (*word & 0xfff) | 0x7000;
+    }
+}
+
+/* Software takes the page away */
+static void meddle_present(uint64_t *word)
+{
+    *word &= ~FP;
+}
+
+/* Software never stops to change the entry */
+static void meddle_forever(uint64_t *word)
+{
+    *word = (*word ^ 0x200) & ~FA;
+}
+
+/* Section 3.6.3: flags are never set in an entry that is another by now */
+static void test_first_update_raced(void)
+{
+    static const struct {
+        void (*meddle)(uint64_t *word);
+        VTDFaultReason reason;
+        uint64_t addr;
+    } cases[] = {
+        { meddle_flags, 0, 0x5000 },
+        { meddle_address, 0, 0x7000 },
+        { meddle_present, 0x71 },
+        { meddle_forever, 0x91 },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        VTDTranslation t;
+        Fixture f;
+
+        first_init(&f);
+        first_map(&f, IOVA, 1, 0x5000, FP | FW | FU);
+        f.m->meddle = cases[i].meddle;
+        g_assert_cmphex(first_walk(&f, IOVA, VTD_PERM_W, &t), ==,
+                        cases[i].reason);
+        if (!cases[i].reason) {
+            g_assert_cmphex(t.addr, ==, cases[i].addr);
+            g_assert_cmphex(t.perm, ==, VTD_PERM_RW);
+            g_assert_cmphex(*first_entry_at(&f, IOVA, 1) & (FA | FD), ==,
+                            FA | FD);
+        }
+        fixture_destroy(&f);
+    }
+}
+
+/* SFS.1, SFS.4: the table of each level in turn cannot be read */
+static void test_first_table_access(void)
+{
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, IOVA, 1, 0x5000, FP | FW | FU);
+    for (unsigned level = 1; level <= 4; level++) {
+        f.m->broken = address_of(&f, first_entry_at(&f, IOVA, level));
+        g_assert_cmphex(first_reason(&f, IOVA, VTD_PERM_R), ==,
+                        level == 4 ? 0x73 : 0x70);
+    }
+    g_assert_cmpuint(f.m->writes, ==, 0);
+    fixture_destroy(&f);
+}
+
+/* SGN.8, section 3.15: pages that come out among interrupt addresses */
+static void test_first_interrupt_range(void)
+{
+    VTDTranslation t;
+    Fixture f;
+
+    first_init(&f);
+    first_map(&f, 0x1000, 1, 0xfee00000, FP | FW | FU);
+    first_map(&f, 0x2000, 1, 0xfeeff000, FP | FW | FU);
+    first_map(&f, 0x3000, 1, 0xfedff000, FP | FW | FU);
+    first_map(&f, 0x4000, 1, 0xfef00000, FP | FW | FU);
+    first_map(&f, 0x40000000, 3, 0xc0000000, FP | FW | FU);
+    g_assert_cmphex(first_reason(&f, 0x1000, VTD_PERM_W), ==, 0x87);
+    g_assert_cmphex(first_reason(&f, 0x2fff, VTD_PERM_R), ==, 0x87);
+    g_assert_cmphex(first_reason(&f, 0x40000000 + 0x3ee00000, VTD_PERM_R),
+                    ==, 0x87);
+    g_assert_cmpuint(f.m->writes, ==, 0);
+    g_assert_cmphex(first_reason(&f, 0x3000, VTD_PERM_W), ==, 0);
+    g_assert_cmphex(first_reason(&f, 0x4000, VTD_PERM_W), ==, 0);
+    g_assert_cmphex(first_walk(&f, 0x40000000 + 0x3ef00000, VTD_PERM_W, &t),
+                    ==, 0);
+    g_assert_cmphex(t.iova, ==, 0x7ef00000);
+    g_assert_cmphex(t.addr, ==, 0xfef00000);
+    g_assert_cmphex(t.mask, ==, 0xfff);
+    g_assert_cmphex(t.perm, ==, VTD_PERM_RW);
+    fixture_destroy(&f);
+}
+
+/* Section 7.1.3: the second stage's reasons in scalable mode */
+static void test_scalable_reasons(void)
+{
+    Fixture f;
+
+    fixture_init(&f, 3);
+    f.cfg.scalable = true;
+    f.cfg.rsvd_leaf = SNP;
+    map(&f, 0x1000, 1, 0x5000, R);
+    map(&f, 0x2000, 1, 0x5000, W);
+    map(&f, 0x3000, 1, 0x5000, RW | SNP);
+    map(&f, 0x4000, 1, 0xfee00000, RW);
+    g_assert_cmphex(walk_reason(&f, 0x1000, VTD_PERM_R), ==, 0);
+    g_assert_cmphex(walk_reason(&f, 0x1000, VTD_PERM_W), ==, 0x85);
+    g_assert_cmphex(walk_reason(&f, 0x2000, VTD_PERM_R), ==, 0x86);
+    g_assert_cmphex(walk_reason(&f, 0x3000, VTD_PERM_R), ==, 0x7a);
+    g_assert_cmphex(walk_reason(&f, 0x4000, VTD_PERM_R), ==, 0x87);
+    g_assert_cmphex(walk_reason(&f, 0x5000, VTD_PERM_R), ==, 0x86);
+    g_assert_cmphex(walk_reason(&f, 0x5000, VTD_PERM_W), ==, 0x85);
+    g_assert_cmphex(walk_reason(&f, 1ULL << 39, VTD_PERM_R), ==, 0x84);
+    f.m->broken = address_of(&f, entry_at(&f, 0x1000, 1));
+    g_assert_cmphex(walk_reason(&f, 0x1000, VTD_PERM_R), ==, 0x78);
+    f.m->broken = address_of(&f, entry_at(&f, 0x1000, 3));
+    g_assert_cmphex(walk_reason(&f, 0x1000, VTD_PERM_R), ==, 0x7b);
+    fixture_destroy(&f);
+}
+
+static void add_first_stage_tests(void)
+{
+    g_test_add_func("/vtd/walk/first/page-sizes", test_first_page_sizes);
+    g_test_add_func("/vtd/walk/first/canonical", test_first_canonical);
+    g_test_add_func("/vtd/walk/first/rights", test_first_rights);
+    g_test_add_func("/vtd/walk/first/too-large", test_first_too_large);
+    g_test_add_func("/vtd/walk/first/table-access", test_first_table_access);
+    g_test_add_func("/vtd/walk/first/update-failed",
+                    test_first_update_failed);
+    g_test_add_func("/vtd/walk/first/update-raced", test_first_update_raced);
+    g_test_add_func("/vtd/walk/first/interrupt-range",
+                    test_first_interrupt_range);
+    for (unsigned i = 0; i < ARRAY_SIZE(first_reserved_cases); i++) {
+        const FirstReserved *c = &first_reserved_cases[i];
+        g_autofree char *path = g_strdup_printf("/vtd/walk/first/reserved/%s",
+                                                c->name);
+
+        g_test_add_data_func(path, c, test_first_reserved);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(flag_cases); i++) {
+        const FlagCase *c = &flag_cases[i];
+        g_autofree char *path = g_strdup_printf("/vtd/walk/first/flags/%s",
+                                                c->name);
+
+        g_test_add_data_func(path, c, test_first_flags);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
 
+    add_first_stage_tests();
+    g_test_add_func("/vtd/walk/scalable-reasons", test_scalable_reasons);
     g_test_add_func("/vtd/walk/page-sizes", test_page_sizes);
     g_test_add_func("/vtd/walk/indices", test_indices);
     g_test_add_func("/vtd/walk/permissions", test_permissions);

@@ -38,7 +38,7 @@ typedef struct VTDUnit VTDUnit;
  * Filled before saving and read after loading only; the live state is in the
  * unit.  Names, widths and order are fixed by the streams that exist.
  *
- * @root: root table address latched by SRTP, with its TTM
+ * @root: root table address latched by SRTP
  * @intr_root: interrupt remapping table address latched by SIRTP
  * @iq: base of the invalidation queue latched by QIE
  * @intr_size: number of IRTEs
@@ -52,6 +52,12 @@ typedef struct VTDUnit VTDUnit;
  * @qi_enabled: GSTS.QIES
  * @intr_enabled: GSTS.IRES
  * @intr_eime: IRTA.EIME latched by SIRTP
+ * @ttm: translation table mode latched by SRTP (subsection
+ *       "translation-table-mode", which is there if RTADDR in @csr has
+ *       another one: a guest is about to change it)
+ * @frcd_words: number of quadwords in @frcd
+ * @frcd: all fault recording registers (subsection "fault-records", which is
+ *        there if they are several; the first one is in @csr as well)
  */
 typedef struct VTDStream {
     uint64_t root;
@@ -68,6 +74,9 @@ typedef struct VTDStream {
     bool qi_enabled;
     bool intr_enabled;
     bool intr_eime;
+    uint8_t ttm;
+    uint32_t frcd_words;
+    uint64_t *frcd;
 } VTDStream;
 
 /**
@@ -84,6 +93,8 @@ typedef struct VTDStream {
  * @stale_tm: with device-iotlb, TM in paging entries is no reserved bit
  * @scalable_mode: scalable mode is offered
  * @flts: first-stage in place of second-stage translation, in scalable mode
+ * @count_hits: count translations that the IOTLB answers ("info iommu")
+ * @fault_records: number of fault recording registers, 1 to 222
  * @fs1gp: 1 GiB first-stage pages
  * @pasid: requests with PASID, in scalable mode
  * @buggy_eim: offer EIM even where it does not work (old machine types)
@@ -101,6 +112,8 @@ struct IntelIOMMUState {
     bool stale_tm;
     bool scalable_mode;
     bool flts;
+    bool count_hits;
+    uint16_t fault_records;
     bool fs1gp;
     bool pasid;
     bool buggy_eim;
@@ -109,5 +122,16 @@ struct IntelIOMMUState {
     VTDUnit *unit;
     VTDStream stream;
 };
+
+/**
+ * intel_iommu_pasid_address_space: memory as requests with a PASID see it
+ * @dev: that makes the requests, a PCI Express device
+ * @pasid: of the requests, 20 bits
+ *
+ * The address space stays for as long as the bus of @dev does.  Returns NULL
+ * if there is no intel-iommu with ``x-pasid-mode=on``, or if it has as many
+ * such address spaces as it will make.  Big lock.
+ */
+AddressSpace *intel_iommu_pasid_address_space(PCIDevice *dev, uint32_t pasid);
 
 #endif

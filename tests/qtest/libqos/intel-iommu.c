@@ -34,6 +34,19 @@
 #define EDU_BUFFER      0x40000
 #define EDU_DMA_NS      (100 * 1000 * 1000)
 
+/* The test device, hw/misc/vtd-testdev.c */
+#define TESTDEV_ID      0x11f01234
+#define TESTDEV_ADDRESS 0x00
+#define TESTDEV_LENGTH  0x08
+#define TESTDEV_PASID   0x0c
+#define TESTDEV_COMMAND 0x10
+#define TESTDEV_STATUS  0x14
+#define TESTDEV_RESULT  0x18
+#define TESTDEV_BUFFER  0x1000
+#define TESTDEV_READ    1
+#define TESTDEV_WRITE   2
+#define TESTDEV_PROBE   3
+
 /* Rounds of 1 ms after which something that did not come will not come. */
 #define PATIENCE        100
 
@@ -54,6 +67,7 @@ static QVtd *start(const char *env, const char *props, const char *args)
     v->iotlb = QVTD_ECAP_IRO(v->ecap) * 16;
     v->heap = HEAP;
     v->bar = BAR_BASE;
+    v->iq_width = 16;
     return v;
 }
 
@@ -308,19 +322,31 @@ void qvtd_flush_all(QVtd *v)
                QVTD_IOTLB_DW | QVTD_IOTLB_DR, 0);
 }
 
-void qvtd_iq_init(QVtd *v, unsigned qs)
+static void iq_init(QVtd *v, unsigned qs, unsigned width)
 {
     v->iq = qvtd_alloc(v, 1 << qs);
-    v->iq_slots = 256 << qs;
+    v->iq_width = width;
+    v->iq_slots = (QVTD_PAGE << qs) / width;
     v->iq_tail = 0;
     qvtd_writeq(v, QVTD_IQT, 0);
-    qvtd_writeq(v, QVTD_IQA, v->iq | QVTD_IQA_QS(qs));
+    qvtd_writeq(v, QVTD_IQA, v->iq | QVTD_IQA_QS(qs) |
+                (width == 32 ? QVTD_IQA_DW : 0));
     qvtd_gcmd_set(v, QVTD_GCMD_QIE);
+}
+
+void qvtd_iq_init(QVtd *v, unsigned qs)
+{
+    iq_init(v, qs, 16);
+}
+
+void qvtd_iq_init_wide(QVtd *v, unsigned qs)
+{
+    iq_init(v, qs, 32);
 }
 
 void qvtd_iq_put(QVtd *v, uint64_t lo, uint64_t hi)
 {
-    uint64_t slot = v->iq + v->iq_tail * 16;
+    uint64_t slot = v->iq + v->iq_tail * v->iq_width;
 
     qtest_writeq(v->qts, slot, lo);
     qtest_writeq(v->qts, slot + 8, hi);
@@ -329,7 +355,7 @@ void qvtd_iq_put(QVtd *v, uint64_t lo, uint64_t hi)
 
 void qvtd_iq_kick(QVtd *v)
 {
-    qvtd_writeq(v, QVTD_IQT, v->iq_tail << 4);
+    qvtd_writeq(v, QVTD_IQT, v->iq_tail * v->iq_width);
 }
 
 bool qvtd_iq_idle(QVtd *v)
@@ -378,6 +404,8 @@ QVtdFault qvtd_fault(QVtd *v, unsigned n)
         .sid = QVTD_FRCD_SID(hi),
         .info = lo,
         .read = hi & QVTD_FRCD_T1,
+        .pp = hi & QVTD_FRCD_PP,
+        .pasid = extract64(hi, 40, 20),
     };
 }
 
@@ -547,6 +575,117 @@ bool qvtd_dma_reads(QVtdDomain *d, QVtdEdu *e, uint64_t iova, uint32_t seed)
     qvtd_dma_read(e, iova);
     qvtd_dma_write(e, QVTD_BOUNCE_IOVA);
     return qvtd_holds(d->v, d->bounce, seed);
+}
+
+/* --- tables of scalable mode --- */
+
+void qvtd_sm_init(QVtd *v)
+{
+    v->root = qvtd_alloc(v, 1);
+    qvtd_set_root(v, v->root | QVTD_RTADDR_TTM_SCALABLE);
+}
+
+/* The table that the entry at @addr points to, made with @bits if need be */
+static uint64_t sm_table(QVtd *v, uint64_t addr, uint64_t bits)
+{
+    uint64_t entry = qtest_readq(v->qts, addr);
+
+    if (!entry) {
+        entry = qvtd_alloc(v, 1) | bits;
+        qtest_writeq(v->qts, addr, entry);
+    }
+    return entry & 0xfffffffff000ULL;
+}
+
+uint64_t qvtd_sm_root_addr(QVtd *v, uint16_t sid)
+{
+    return v->root + (sid >> 8) * 16 + (sid & 0x80 ? 8 : 0);
+}
+
+uint64_t qvtd_sm_context_addr(QVtd *v, uint16_t sid)
+{
+    return sm_table(v, qvtd_sm_root_addr(v, sid), QVTD_SM_ROOT_P) +
+           (sid & 0x7f) * 32;
+}
+
+uint64_t qvtd_sm_dir_addr(QVtd *v, uint16_t sid, uint32_t pasid)
+{
+    uint64_t paside = v->ecap & QVTD_ECAP_PASID ? QVTD_SM_CTX_PASIDE : 0;
+
+    g_assert_cmphex(pasid, <, 0x8000);
+    return sm_table(v, qvtd_sm_context_addr(v, sid),
+                    QVTD_SM_CTX_P | paside | QVTD_SM_CTX_PDTS(2)) +
+           (pasid >> 6) * 8;
+}
+
+uint64_t qvtd_sm_pasid_addr(QVtd *v, uint16_t sid, uint32_t pasid)
+{
+    return sm_table(v, qvtd_sm_dir_addr(v, sid, pasid), QVTD_SM_DIR_P) +
+           (pasid & 63) * 64;
+}
+
+void qvtd_sm_write_pasid(QVtd *v, uint16_t sid, uint32_t pasid, uint64_t w0,
+                         uint64_t w1, uint64_t w2)
+{
+    uint64_t addr = qvtd_sm_pasid_addr(v, sid, pasid);
+
+    qtest_writeq(v->qts, addr + 16, w2);
+    qtest_writeq(v->qts, addr + 8, w1);
+    qtest_writeq(v->qts, addr, w0);
+}
+
+/* --- the test device (hw/misc/vtd-testdev.c) --- */
+
+QVtdTestdev *qvtd_testdev(QVtd *v, uint16_t sid)
+{
+    QVtdTestdev *t = g_new0(QVtdTestdev, 1);
+
+    g_assert_cmphex(qvtd_cfg_readl(v, sid, PCI_VENDOR_ID), ==, TESTDEV_ID);
+    t->v = v;
+    t->sid = sid;
+    t->bar = bar_alloc(v, 0x2000);
+    qvtd_cfg_writel(v, sid, PCI_BASE_ADDRESS_0, t->bar);
+    qvtd_cfg_writew(v, sid, PCI_COMMAND,
+                    PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    return t;
+}
+
+static uint32_t testdev_run(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                            unsigned command)
+{
+    QTestState *qts = t->v->qts;
+
+    qtest_writeq(qts, t->bar + TESTDEV_ADDRESS, iova);
+    qtest_writel(qts, t->bar + TESTDEV_LENGTH, 4);
+    qtest_writel(qts, t->bar + TESTDEV_PASID,
+                 pasid == QVTD_NO_PASID ? 0 : pasid | BIT(31));
+    qtest_writel(qts, t->bar + TESTDEV_COMMAND, command);
+    return qtest_readl(qts, t->bar + TESTDEV_STATUS);
+}
+
+bool qvtd_testdev_read(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                       uint32_t *value)
+{
+    uint32_t status = testdev_run(t, pasid, iova, TESTDEV_READ);
+
+    *value = qtest_readl(t->v->qts, t->bar + TESTDEV_BUFFER);
+    return status == 0;
+}
+
+bool qvtd_testdev_write(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                        uint32_t value)
+{
+    qtest_writel(t->v->qts, t->bar + TESTDEV_BUFFER, value);
+    return testdev_run(t, pasid, iova, TESTDEV_WRITE) == 0;
+}
+
+uint32_t qvtd_testdev_probe(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                            uint64_t *addr)
+{
+    uint32_t status = testdev_run(t, pasid, iova, TESTDEV_PROBE);
+
+    *addr = qtest_readq(t->v->qts, t->bar + TESTDEV_RESULT);
+    return status;
 }
 
 /* --- interrupts --- */

@@ -199,6 +199,39 @@ typedef enum QVtdReason {
     QVTD_FR_IR_IRTE_RSVD        = 0x24,
     QVTD_FR_IR_COMPAT           = 0x25,
     QVTD_FR_IR_SID              = 0x26,
+    /* Scalable mode: the conditions of table 7.1.3 by their names there */
+    QVTD_SRTA_2                 = 0x31,
+    QVTD_SRT_1                  = 0x38,
+    QVTD_SRT_2                  = 0x39,
+    QVTD_SRT_3                  = 0x3a,
+    QVTD_SCT_1                  = 0x40,
+    QVTD_SCT_2                  = 0x41,
+    QVTD_SCT_3                  = 0x42,
+    QVTD_SCT_6                  = 0x45,
+    QVTD_SCT_7                  = 0x46,
+    QVTD_SCT_9                  = 0x48,
+    QVTD_SPD_1                  = 0x50,
+    QVTD_SPD_2                  = 0x51,
+    QVTD_SPD_3                  = 0x52,
+    QVTD_SPT_1                  = 0x58,
+    QVTD_SPT_2                  = 0x59,
+    QVTD_SPT_3                  = 0x5a,
+    QVTD_SPT_4                  = 0x5b,
+    QVTD_SPT_6                  = 0x5d,
+    QVTD_SFS_1                  = 0x70,
+    QVTD_SFS_2                  = 0x71,
+    QVTD_SFS_3                  = 0x72,
+    QVTD_SFS_4                  = 0x73,
+    QVTD_SSS_1                  = 0x78,
+    QVTD_SSS_3                  = 0x7a,
+    QVTD_SSS_4                  = 0x7b,
+    QVTD_SGN_1                  = 0x80,
+    QVTD_SGN_2                  = 0x81,
+    QVTD_SGN_5                  = 0x84,
+    QVTD_SGN_6                  = 0x85,
+    QVTD_SGN_7                  = 0x86,
+    QVTD_SGN_8                  = 0x87,
+    QVTD_SFS_11                 = 0x91,
 } QVtdReason;
 
 /* Root entry, section 9.1, and context entry of legacy mode, section 9.3 */
@@ -213,6 +246,33 @@ typedef enum QVtdReason {
 #define QVTD_TT_PASS_THROUGH    2
 #define QVTD_TT_RESERVED        3
 
+/* Scalable mode: root entry, context entry (4 words), sections 9.2 and 9.4 */
+#define QVTD_SM_ROOT_P          BIT_ULL(0)
+#define QVTD_SM_CTX_P           BIT_ULL(0)
+#define QVTD_SM_CTX_FPD         BIT_ULL(1)
+#define QVTD_SM_CTX_PASIDE      BIT_ULL(3)
+#define QVTD_SM_CTX_PDTS(n)     ((uint64_t)(n) << 9)
+/* PASID directory entry and PASID table entry (8 words), 9.5 and 9.6 */
+#define QVTD_SM_DIR_P           BIT_ULL(0)
+#define QVTD_SM_DIR_FPD         BIT_ULL(1)
+#define QVTD_SM_PE_P            BIT_ULL(0)
+#define QVTD_SM_PE_FPD          BIT_ULL(1)
+#define QVTD_SM_PE_AW(levels)   ((uint64_t)((levels) - 2) << 2)
+#define QVTD_SM_PE_PGTT(t)      ((uint64_t)(t) << 6)
+#define QVTD_PGTT_FIRST         1
+#define QVTD_PGTT_SECOND        2
+#define QVTD_PGTT_NESTED        3
+#define QVTD_PGTT_PASS          4
+
+/* First-stage paging entries, section 9.7 */
+#define QVTD_FS_P               BIT_ULL(0)
+#define QVTD_FS_RW              BIT_ULL(1)
+#define QVTD_FS_US              BIT_ULL(2)
+#define QVTD_FS_A               BIT_ULL(5)
+#define QVTD_FS_D               BIT_ULL(6)
+#define QVTD_FS_PS              BIT_ULL(7)
+#define QVTD_FS_ALL             (QVTD_FS_P | QVTD_FS_RW | QVTD_FS_US)
+
 /* Second-stage paging entries, section 9.8 */
 #define QVTD_PTE_R              BIT_ULL(0)
 #define QVTD_PTE_W              BIT_ULL(1)
@@ -226,6 +286,15 @@ typedef enum QVtdReason {
 #define QVTD_DESC_DEV_IOTLB     0x3
 #define QVTD_DESC_IEC           0x4
 #define QVTD_DESC_WAIT          0x5
+#define QVTD_DESC_PIOTLB        0x6
+#define QVTD_DESC_PC            0x7
+#define QVTD_DESC_PDEV_IOTLB    0x8
+#define QVTD_DESC_PASID(p)      ((uint64_t)(p) << 32)
+#define QVTD_PC_DOMAIN          0
+#define QVTD_PC_PASID           1
+#define QVTD_PC_GLOBAL          3
+#define QVTD_PIOTLB_PASID       2
+#define QVTD_PIOTLB_PAGE        3
 #define QVTD_DESC_GRAN(g)       ((uint64_t)(g) << 4)
 #define QVTD_DESC_DID(d)        ((uint64_t)(d) << 16)
 #define QVTD_DESC_CC_SID(s)     ((uint64_t)(s) << 32)
@@ -292,6 +361,7 @@ typedef enum QVtdReason {
  * @ctx: context table of each bus, or 0
  * @iq, @iq_slots, @iq_tail: invalidation queue, number of its descriptors,
  *                           where the next one goes
+ * @iq_width: bytes of a descriptor, 16 or 32
  * @irt: interrupt remapping table
  * @gcmd: what of GCMD is on, so that one bit can change alone (11.4.4.1)
  */
@@ -309,6 +379,7 @@ typedef struct QVtd {
     uint64_t iq;
     unsigned iq_slots;
     unsigned iq_tail;
+    unsigned iq_width;
     uint64_t irt;
     uint32_t gcmd;
 } QVtd;
@@ -342,7 +413,26 @@ typedef struct QVtdFault {
     uint16_t sid;
     uint64_t info;
     bool read;
+    bool pp;
+    uint32_t pasid;
 } QVtdFault;
+
+/* Requests without PASID */
+#define QVTD_NO_PASID           UINT32_MAX
+
+/**
+ * QVtdTestdev: a "vtd-testdev" device, enabled, with its BAR mapped
+ */
+typedef struct QVtdTestdev {
+    QVtd *v;
+    uint16_t sid;
+    uint32_t bar;
+} QVtdTestdev;
+
+/* What a probe says, and that there is no such address space */
+#define QVTD_PROBE_R            BIT(0)
+#define QVTD_PROBE_W            BIT(1)
+#define QVTD_NO_SPACE           BIT(31)
 
 /*
  * Start q35 with "-device intel-iommu,@props" and the command line @args.
@@ -402,6 +492,8 @@ void qvtd_flush_all(QVtd *v);
 
 /* Queue of 2^(@qs + 8) descriptors, enabled (section 6.5.2). */
 void qvtd_iq_init(QVtd *v, unsigned qs);
+/* The same with descriptors of 256 bits (section 11.4.9.3, IQA.DW). */
+void qvtd_iq_init_wide(QVtd *v, unsigned qs);
 /* Write a descriptor without telling the unit; then tell it. */
 void qvtd_iq_put(QVtd *v, uint64_t lo, uint64_t hi);
 void qvtd_iq_kick(QVtd *v);
@@ -443,6 +535,30 @@ void qvtd_dma_read(QVtdEdu *e, uint64_t iova);
 void qvtd_dma_write(QVtdEdu *e, uint64_t iova);
 /* A page is read at @iova and found in the domain's bounce page. */
 bool qvtd_dma_reads(QVtdDomain *d, QVtdEdu *e, uint64_t iova, uint32_t seed);
+
+/*
+ * Tables of scalable mode.  A root table, and RTADDR/SRTP that point to it;
+ * then the entries of a requester, with a directory of one page, and of one
+ * of its PASIDs, which has to be below 0x8000.  What is missing on the way is
+ * made: the addresses returned are of entries that can be written.
+ */
+void qvtd_sm_init(QVtd *v);
+uint64_t qvtd_sm_root_addr(QVtd *v, uint16_t sid);
+uint64_t qvtd_sm_context_addr(QVtd *v, uint16_t sid);
+uint64_t qvtd_sm_dir_addr(QVtd *v, uint16_t sid, uint32_t pasid);
+uint64_t qvtd_sm_pasid_addr(QVtd *v, uint16_t sid, uint32_t pasid);
+/* The first three words of a PASID entry, the one with P last. */
+void qvtd_sm_write_pasid(QVtd *v, uint16_t sid, uint32_t pasid, uint64_t w0,
+                         uint64_t w1, uint64_t w2);
+
+QVtdTestdev *qvtd_testdev(QVtd *v, uint16_t sid);
+/* One access of 4 bytes, false if it was refused; and the same to probe. */
+bool qvtd_testdev_read(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                       uint32_t *value);
+bool qvtd_testdev_write(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                        uint32_t value);
+uint32_t qvtd_testdev_probe(QVtdTestdev *t, uint32_t pasid, uint64_t iova,
+                            uint64_t *addr);
 
 /* Interrupts: the device's MSI, and what the local APICs have received. */
 void qvtd_edu_msi(QVtdEdu *e, uint32_t addr, uint32_t data);

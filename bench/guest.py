@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Random reads in Linux guests: QEMU's model and ours beside each other.
+
+The demo's guest, with a virtio and an NVMe disk whose data nobody keeps, and
+one program more.  Linux maps and unmaps a buffer for each read: in strict
+mode each read also costs an invalidation.
+
+The disks have no iothread: with one, guests on QEMU's own model die now and
+then, of translations that were stale or of a fault outside the big lock.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+import re
+import statistics
+import subprocess
+import tempfile
+
+import assets
+from machine import Machine
+from report import Table
+from vtd_guest import COMMAND_LINE, unit_args
+from vtd_guest.image import Cpio
+
+SOURCE = Path(__file__).parent / 'guest/random-read.c'
+MODES = {'lazy': '', 'strict': ' iommu.strict=1'}
+DISKS = {'virtio-blk': 'vda', 'nvme': 'nvme0n1'}
+ROUNDS, SECONDS, DEPTH = 5, 1, 32
+
+
+def _program(directory):
+    output = Path(directory, 'random-read')
+    subprocess.run(['gcc', '-static', '-O2', '-Wall', '-o', str(output),
+                    str(SOURCE)], check=True)
+    return output.read_bytes()
+
+
+def _initramfs(kernel, directory):
+    """The demo's, and behind it a second archive with our program"""
+    image, initramfs = assets.boot_files(kernel)
+    path = Path(directory, 'initramfs')
+    with open(path, 'wb') as output:
+        output.write(Path(initramfs).read_bytes())
+        archive = Cpio(output)
+        archive.file('bin/random-read', _program(directory), executable=True)
+        archive.end()
+    return image, path
+
+
+def _args(image, initramfs, mode):
+    null = f'null-co,size={1 << 30},read-zeroes=off'
+    args = ['-machine', 'q35,kernel-irqchip=split', '-accel', 'tcg', '-smp',
+            '1', '-m', '512', '-nodefaults', '-display', 'none', '-no-reboot',
+            *unit_args(), '-blockdev', f'{null},node-name=virtio', '-device',
+            'virtio-blk-pci,drive=virtio,iommu_platform=on,disable-legacy=on,'
+            'rombar=0',
+            '-blockdev', f'{null},node-name=nvme', '-device',
+            'nvme,drive=nvme,serial=bench,rombar=0']
+    if assets.bios():
+        args += ['-bios', str(assets.bios())]
+    return args + ['-kernel', str(image), '-initrd', str(initramfs),
+                   '-append', f'{COMMAND_LINE} quiet vtd.disks='
+                   + ','.join(DISKS.values()) + MODES[mode]]
+
+
+def _reads_per_second(machine, disk):
+    text = machine.control.run(f'random-read /dev/{disk} {SECONDS} {DEPTH}')
+    reads, ns = map(int, re.search(r'reads=(\d+) ns=(\d+)', text).groups())
+    return reads * 1e9 / ns
+
+
+def _guests(binaries, boot, mode, logs, stack):
+    guests = {}
+    for name, binary in binaries.items():
+        log = logs / f'bench-{name}-{mode}.log'
+        log.unlink(missing_ok=True)
+        machine = Machine(_args(*boot, mode), log)
+        machine.args[0] = binary
+        guests[name] = stack.enter_context(machine)
+    for machine in guests.values():
+        machine.control.wait_ready()
+    return guests
+
+
+def _measure_mode(binaries, boot, mode, logs):
+    """Rows: mode and disk, reads per second of each binary"""
+    with contextlib.ExitStack() as stack:
+        guests = _guests(binaries, boot, mode, logs, stack)
+        for title, disk in DISKS.items():
+            reads = {name: [] for name in guests}
+            for _ in range(ROUNDS):
+                for name, machine in guests.items():
+                    reads[name].append(_reads_per_second(machine, disk))
+            stock, ours = (statistics.median(reads[name])
+                           for name in ('stock', 'ours'))
+            yield [f'{title}, {mode}', f'{stock:.0f}', f'{ours:.0f}',
+                   f'{ours / stock:.2f}']
+
+
+def table(binaries, logs, say):
+    """@binaries: {'stock': path, 'ours': path}"""
+    os.makedirs(logs, exist_ok=True)
+    kernel = assets.kernel('6.12', say)
+    assets.fetch([], say)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix='vtd-bench-') as directory:
+        boot = _initramfs(kernel, directory)
+        for mode in MODES:
+            say(f'Linux {kernel}, {mode}')
+            rows += _measure_mode(binaries, boot, mode, Path(logs))
+    return Table('Linux guest', 'Random reads of 4 KiB per second, '
+                 f'{DEPTH} in flight, Linux {kernel} under TCG.',
+                 ['disk, mode', 'stock', 'ours', 'ours / stock'], rows)

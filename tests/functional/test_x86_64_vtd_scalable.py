@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Linux behind the VT-d unit in scalable mode, with second-stage and with
+# first-stage tables: disks, network and VFIO work, and they do go through the
+# unit.
+#
+# See vtd_guest/testcase.py for the variables that name the guest's kernel.
+
+import test_x86_64_vtd_migration as migration
+from vtd_guest import nic_pair
+from vtd_guest.testcase import UNIT_BASE, VTDGuestTest
+
+EDU = ['-device', 'edu']
+SECOND = 'intremap=on,x-scalable-mode=on'
+FIRST = f'{SECOND},x-flts=on'
+
+# VT-d specification, 11.4.5: RTADDR_REG, and its field TTM in scalable mode
+RTADDR = UNIT_BASE + 0x20
+TTM_MASK, TTM_SCALABLE = 3 << 10, 1 << 10
+
+
+def vfio_faults(write, unmapped_write, unmapped_read):
+    """
+    The accesses that guest/vfio-edu.c lets the device make and that must be
+    stopped: a write to a page mapped for reading, also when the translation
+    for reading is in the cache, and accesses to a page no longer mapped.
+    """
+    return [
+        rf'DMA Write.* fault addr 0x800000 .*reason {write}\]',
+        rf'DMA Write.* fault addr 0x400000 .*reason {unmapped_write}\]',
+        rf'DMA Read.* fault addr 0x400000 .*reason {unmapped_read}\]',
+    ]
+
+
+# VT-d specification, 7.1.3: SGN.6, SGN.7; and SFS.2, an entry not present
+SECOND_FAULTS = vfio_faults('0x85', '0x85', '0x86')
+FIRST_FAULTS = vfio_faults('0x85', '0x71', '0x71')
+
+
+class VTDScalable(VTDGuestTest):
+
+    def work(self, unit, append='', domains='DMA-FQ', kernel=None):
+        """Boot in scalable mode, and do all the I/O."""
+        disks = self.new_disks('virtio', 'nvme', 'ahci')
+        guest = self.boot(unit, disks, f'intel_iommu=sm_on {append}',
+                          nic_pair() + EDU, kernel)
+        self.assert_unit_on()
+        self.assertEqual(self.register(RTADDR) & TTM_MASK, TTM_SCALABLE,
+                         guest.log_text())
+        self.assert_domains(domains)
+        for disk in disks:
+            self.assert_disk_works(disk)
+        self.assert_network_works()
+        self.assert_quiet()
+
+    def vfio(self, faults):
+        """A device in user space, in bounds and out of bounds"""
+        facts = self.guest.facts('vfio_check', 90)
+        steps = [value for key, value in facts if key == 'step']
+        for step in steps:
+            self.assertTrue(step.endswith(' ok'), step)
+        self.assertEqual(steps[-1], 'copy-again ok')
+        self.guest.run('sleep 1')
+        self.assert_quiet(faults=faults)
+        self.guest.forgive()
+
+    def test_second_stage(self):
+        self.work(SECOND)
+        self.vfio(SECOND_FAULTS)
+        self.assert_quiet()
+
+    def test_second_stage_39_bits_strict(self):
+        self.work(f'{SECOND},aw-bits=39', 'iommu.strict=1', domains='DMA')
+        self.vfio(SECOND_FAULTS)
+
+    def test_second_stage_caching_mode(self):
+        self.work(f'{SECOND},caching-mode=on', domains='DMA')
+        self.vfio(SECOND_FAULTS)
+
+    def test_pass_through(self):
+        self.work(SECOND, 'iommu=pt', domains='identity')
+        # A device in user space gets a domain of its own all the same
+        self.vfio(SECOND_FAULTS)
+
+    def test_first_stage(self):
+        self.work(FIRST)
+        self.vfio(FIRST_FAULTS)
+        self.assert_quiet()
+
+    def test_first_stage_strict_4k_2m(self):
+        self.work(f'{FIRST},fs1gp=off', 'iommu.strict=1', domains='DMA')
+        self.vfio(FIRST_FAULTS)
+
+    def test_first_stage_pass_through(self):
+        self.work(FIRST, 'iommu=pt', domains='identity')
+        self.vfio(FIRST_FAULTS)
+
+    def test_pasid_mode(self):
+        self.work(f'{SECOND},x-pasid-mode=on')
+        self.vfio(SECOND_FAULTS)
+
+    def test_second_kernel_second_stage(self):
+        self.work(SECOND, kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
+        self.vfio(SECOND_FAULTS)
+
+    def test_second_kernel_first_stage(self):
+        self.work(FIRST, kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
+        self.vfio(FIRST_FAULTS)
+
+    def test_second_kernel_first_stage_strict(self):
+        self.work(FIRST, 'iommu.strict=1', domains='DMA',
+                  kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
+        self.vfio(FIRST_FAULTS)
+
+
+class VTDScalableMigration(migration.VTDMigration):
+    """The same streams, with RTADDR.TTM and IQA.DW in them"""
+
+    def common_args(self, unit, disks, append, kernel=None):
+        return super().common_args(FIRST, disks,
+                                   f'intel_iommu=sm_on {append}', kernel)
+
+
+if __name__ == '__main__':
+    VTDGuestTest.main()
