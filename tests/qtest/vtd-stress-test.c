@@ -64,6 +64,14 @@ typedef enum Slot {
 #define REQUESTS        (SLOTS * CHUNKS)
 #define QUEUE           1024
 
+/* Then there are requests that meet the same few pages over and over */
+#define HAMMER          SLOTS               /* their slot */
+#define HAMMERS         14
+#define HOT             4
+
+/* Odd, so that a page that goes to and fro ends up at the new place */
+#define RACES           101
+
 #define VICTIM_SEGMENTS 4
 #define SENTINEL        0xa5
 
@@ -188,7 +196,7 @@ static void prepare(Stress *s, Disk *d)
             }
         }
     }
-    memset(s->mem + d->status, 0xff, REQUESTS);
+    memset(s->mem + d->status, 0xff, REQUESTS + HAMMERS);
 }
 
 /* Does @page of @set hold what was read into it? */
@@ -242,6 +250,21 @@ static void check_segment(Stress *s, Disk *d, unsigned page, Slot slot)
     }
 }
 
+/* Hammered pages were hit many times, at both places */
+static void check_rest(Stress *s, Disk *d, unsigned page, unsigned set)
+{
+    if (page >= HOT || (set != d->before && set != d->after &&
+                        !(s->between & 1 << set))) {
+        g_assert_cmpint(memcmp(memory_sector(s, d, set, page, HAMMER),
+                               s->blank, SECTOR), ==, 0);
+    } else {
+        was_read_into(s, d, set, page, HAMMER);
+    }
+    g_assert_cmpint(memcmp(memory_sector(s, d, set, page, HAMMER + 1),
+                           s->blank, QVTD_PAGE - (SLOTS + 1) * SECTOR),
+                    ==, 0);
+}
+
 static void check(Stress *s, Disk *d)
 {
     for (unsigned page = 0; page < PAGES; page++) {
@@ -249,9 +272,7 @@ static void check(Stress *s, Disk *d)
             check_segment(s, d, page, slot);
         }
         for (unsigned set = 0; set < SETS; set++) {
-            g_assert_cmpint(memcmp(memory_sector(s, d, set, page, SLOTS),
-                                   s->blank, QVTD_PAGE - SLOTS * SECTOR),
-                            ==, 0);
+            check_rest(s, d, page, set);
         }
     }
 }
@@ -287,10 +308,10 @@ static void put_desc(Stress *s, Disk *d, unsigned i, uint64_t addr,
     };
 }
 
-/* Request @r: @n segments from @iova on, @step apart */
+/* Request @r: @n segments at @iova and the pages after it, @pages in turn */
 static void put_request(Stress *s, Disk *d, unsigned r, bool write,
                         uint64_t sector, uint64_t iova, unsigned n,
-                        uint64_t step)
+                        unsigned pages)
 {
     struct virtio_blk_outhdr *head = (void *)(s->mem + d->header);
     uint16_t flags = VRING_DESC_F_NEXT | (write ? 0 : VRING_DESC_F_WRITE);
@@ -303,7 +324,7 @@ static void put_request(Stress *s, Disk *d, unsigned r, bool write,
     put_desc(s, d, i++, d->header + r * sizeof(*head), sizeof(*head),
              VRING_DESC_F_NEXT);
     for (unsigned k = 0; k < n; k++) {
-        put_desc(s, d, i++, iova + k * step, SECTOR, flags);
+        put_desc(s, d, i++, iova + k % pages * QVTD_PAGE, SECTOR, flags);
     }
     put_desc(s, d, i, d->status + r, 1, VRING_DESC_F_WRITE);
 }
@@ -312,7 +333,8 @@ static void put_request(Stress *s, Disk *d, unsigned r, bool write,
 static void put_requests(Stress *s, Disk *d)
 {
     if (d->index == VICTIM) {
-        put_request(s, d, 0, false, 0, QVTD_HOLE, VICTIM_SEGMENTS, QVTD_PAGE);
+        put_request(s, d, 0, false, 0, QVTD_HOLE, VICTIM_SEGMENTS,
+                    VICTIM_SEGMENTS);
         return;
     }
     for (Slot slot = 0; slot < SLOTS; slot++) {
@@ -320,8 +342,12 @@ static void put_requests(Stress *s, Disk *d)
             put_request(s, d, slot * CHUNKS + c, is_write(slot),
                         slot * PAGES + c * CHUNK,
                         d->data[0] + c * CHUNK * QVTD_PAGE + slot * SECTOR,
-                        CHUNK, QVTD_PAGE);
+                        CHUNK, CHUNK);
         }
+    }
+    for (unsigned h = 0; h < HAMMERS; h++) {
+        put_request(s, d, REQUESTS + h, false, SLOTS * PAGES,
+                    d->data[0] + HAMMER * SECTOR, CHUNK, HOT);
     }
 }
 
@@ -404,9 +430,10 @@ static uint64_t alloc_plain(Stress *s, Disk *d, unsigned pages)
 }
 
 /* All pages of @tree are in one table, the addresses being aligned */
-static void point_tree(Stress *s, Disk *d, unsigned tree, unsigned set)
+static void point_tree(Stress *s, Disk *d, unsigned tree, unsigned first,
+                       unsigned set)
 {
-    for (unsigned i = 0; i < PAGES; i++) {
+    for (unsigned i = first; i < PAGES; i++) {
         set_word(s, d->pte[tree] + i * 8,
                  (d->data[set] + i * QVTD_PAGE) | QVTD_PTE_RW);
     }
@@ -434,7 +461,7 @@ static void alloc_disk(Stress *s, Disk *d)
     }
     for (unsigned tree = 0; tree < 2; tree++) {
         d->pte[tree] = qvtd_pte_addr(d->domain[tree], d->data[0], 1);
-        point_tree(s, d, tree, d->set);
+        point_tree(s, d, tree, 0, d->set);
     }
 }
 
@@ -448,14 +475,20 @@ static uint16_t domain_id(Stress *s, Disk *d, unsigned root)
  * The half that names the tables is written at once; the other is the same
  * for all that an entry ever says.
  */
+static uint64_t context_low(Disk *d, unsigned tree)
+{
+    return d->domain[tree]->pgd | QVTD_CTX_P |
+           QVTD_CTX_TT(d->pass_through ? QVTD_TT_PASS_THROUGH
+                                       : QVTD_TT_UNTRANSLATED);
+}
+
 static void put_context(Stress *s, Disk *d, unsigned root)
 {
     uint64_t entry = s->context[root] + d->sid * 16;
-    uint64_t tt = d->pass_through ? QVTD_TT_PASS_THROUGH : QVTD_TT_UNTRANSLATED;
 
     set_word(s, entry + 8, QVTD_CTX_DID(domain_id(s, d, root)) |
              QVTD_CTX_AW(3));
-    set_word(s, entry, d->domain[d->tree]->pgd | QVTD_CTX_P | QVTD_CTX_TT(tt));
+    set_word(s, entry, context_low(d, d->tree));
 }
 
 static void put_contexts(Stress *s, unsigned root)
@@ -472,6 +505,16 @@ static void queue_put(Stress *s, uint64_t lo, uint64_t hi)
     set_word(s, v->iq + v->iq_tail * 16, lo);
     set_word(s, v->iq + v->iq_tail * 16 + 8, hi);
     v->iq_tail = (v->iq_tail + 1) % v->iq_slots;
+}
+
+/*
+ * The unit itself changes a table, so that nothing but the shortest time is
+ * between that and the invalidation that comes next.
+ */
+static void queue_write(Stress *s, uint64_t addr, uint32_t val)
+{
+    queue_put(s, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW | QVTD_DESC_WAIT_DATA(val),
+              addr);
 }
 
 /* The answer to a wait descriptor is what everything hangs on */
@@ -574,7 +617,7 @@ static void move_pages(Stress *s)
         Disk *d = &s->disk[i];
 
         d->set = other_set(s, d);
-        point_tree(s, d, d->tree, d->set);
+        point_tree(s, d, d->tree, 0, d->set);
         dawdle(s);
         flush_data(s, d);
     }
@@ -597,7 +640,7 @@ static void change_tree(Stress *s, Disk *d)
 {
     d->tree = !d->tree;
     d->set = other_set(s, d);
-    point_tree(s, d, d->tree, d->set);
+    point_tree(s, d, d->tree, 0, d->set);
 }
 
 static void move_context(Stress *s)
@@ -654,10 +697,67 @@ static void move_restart(Stress *s)
     s->between = 1 << 0;
 }
 
-static void (*const moves[])(Stress *s) = {
-    move_pages, move_context, move_root, move_pages, move_pass_through,
-    move_pages, move_context, move_pass_through, move_enable, move_enable,
-    move_pages, move_restart,
+/* The hot pages go to and fro; the others are moved before */
+static void race_pages(Stress *s)
+{
+    static const unsigned grans[] = {
+        QVTD_GRAN_PAGE, QVTD_GRAN_PAGE, QVTD_GRAN_DOMAIN, QVTD_GRAN_GLOBAL,
+    };
+    unsigned gran = grans[below(s, ARRAY_SIZE(grans))];
+    unsigned set[DISKS][2];
+
+    for (unsigned i = 0; i < DISKS; i++) {
+        Disk *d = &s->disk[i];
+
+        set[i][1] = d->set;
+        set[i][0] = d->set = other_set(s, d);
+        point_tree(s, d, d->tree, HOT, d->set);
+        flush_iotlb(s, QVTD_GRAN_DOMAIN, domain_id(s, d, s->in_use), 0);
+    }
+    for (unsigned n = 0; n < RACES * DISKS * HOT; n++) {
+        unsigned page = n % HOT, i = n / HOT % DISKS;
+        Disk *d = &s->disk[i];
+        uint64_t offset = page * QVTD_PAGE;
+
+        queue_write(s, d->pte[d->tree] + page * 8, QVTD_PTE_RW |
+                    (d->data[set[i][n / HOT / DISKS % 2]] + offset));
+        flush_iotlb(s, gran, domain_id(s, d, s->in_use),
+                    gran == QVTD_GRAN_PAGE ? d->data[0] + offset : 0);
+    }
+    flush_finish(s);
+}
+
+static void race_context(Stress *s)
+{
+    unsigned gran = 1 + below(s, 3);
+
+    for (unsigned i = 0; i < DISKS; i++) {
+        change_tree(s, &s->disk[i]);
+    }
+    for (unsigned n = 0; n < RACES * DISKS; n++) {
+        Disk *d = &s->disk[n % DISKS];
+        unsigned tree = n / DISKS % 2 ? !d->tree : d->tree;
+
+        queue_write(s, s->context[s->in_use] + d->sid * 16,
+                    context_low(d, tree));
+        flush_context(s, gran, d);
+        flush_iotlb(s, QVTD_GRAN_DOMAIN, domain_id(s, d, s->in_use), 0);
+    }
+    flush_finish(s);
+}
+
+typedef struct Move {
+    void (*change)(Stress *s);
+    bool queue;                 /* only with the queue */
+} Move;
+
+static const Move moves[] = {
+    { race_pages, true }, { move_context }, { race_context, true },
+    { move_root }, { race_pages, true }, { move_pass_through },
+    { move_pages }, { race_context, true }, { race_pages, true },
+    { move_pass_through }, { race_pages, true }, { move_enable },
+    { move_pages }, { move_enable }, { move_pages }, { move_restart },
+    { race_context, true }, { race_pages, true }, { move_pages },
 };
 
 /* --- rounds --- */
@@ -702,7 +802,7 @@ static void wait_completed(Stress *s)
     } while (!all_completed(s));
     take_faults(s);
     for (unsigned i = 0; i < DISKS; i++) {
-        for (unsigned r = 0; r < REQUESTS; r++) {
+        for (unsigned r = 0; r < REQUESTS + HAMMERS; r++) {
             g_assert_cmphex(s->mem[s->disk[i].status + r], ==,
                             VIRTIO_BLK_S_OK);
         }
@@ -723,7 +823,7 @@ static void send_slots(Stress *s, Slot read, Slot write)
     }
 }
 
-static void do_round(Stress *s, void (*move)(Stress *s))
+static void do_round(Stress *s, void (*change)(Stress *s))
 {
     bool translated = !s->off;
 
@@ -740,15 +840,18 @@ static void do_round(Stress *s, void (*move)(Stress *s))
     s->between = 0;
     submit(s, &s->disk[VICTIM], 0, 1);
     kick(s, &s->disk[VICTIM]);
+    for (unsigned i = 0; i < DISKS; i++) {
+        submit(s, &s->disk[i], REQUESTS, HAMMERS);
+    }
     send_slots(s, READ_EARLY, WRITE_EARLY);
     dawdle(s);
-    move(s);
+    change(s);
     for (unsigned i = 0; i < DISKS; i++) {
         s->disk[i].after = set_in_use(s, &s->disk[i]);
     }
     send_slots(s, READ_LATE, WRITE_LATE);
     wait_completed(s);
-    if (translated && !s->off && move != move_restart) {
+    if (translated && !s->off && change != move_restart) {
         g_assert_cmpuint(s->faults, >, 0);
     }
     for (unsigned i = 0; i < DISKS; i++) {
@@ -773,15 +876,17 @@ static char *make_file(Stress *s, const char *name, unsigned n, off_t size,
 static void add_disk(Stress *s, GString *args, Disk *d)
 {
     g_autofree char *path = make_file(s, "disk", d->index,
-                                      SLOTS * PAGES * SECTOR, &d->fd);
+                                      (SLOTS * PAGES + CHUNK) * SECTOR,
+                                      &d->fd);
     uint8_t sector[SECTOR];
 
-    for (Slot slot = 0; slot < SLOTS; slot++) {
-        for (unsigned page = 0; page < PAGES; page++) {
-            make_sector(sector, disk_seed(d, page, slot));
-            g_assert_cmpint(pwrite(d->fd, sector, SECTOR,
-                                   disk_offset(page, slot)), ==, SECTOR);
-        }
+    for (unsigned i = 0; i < SLOTS * PAGES + CHUNK; i++) {
+        Slot slot = i / PAGES;
+
+        make_sector(sector, disk_seed(d, slot == HAMMER ? i % HOT : i % PAGES,
+                                      slot));
+        g_assert_cmpint(pwrite(d->fd, sector, SECTOR, (off_t)i * SECTOR), ==,
+                        SECTOR);
     }
     g_string_append_printf(args, " -object iothread,id=io%u"
                            " -blockdev driver=file,node-name=d%u,filename=%s"
@@ -885,7 +990,7 @@ static void run(const char *props, bool queue, bool ats)
         put_requests(s, &s->disk[i]);
     }
     if (queue) {
-        qvtd_iq_init(s->v, 2);
+        qvtd_iq_init(s->v, 3);
     }
     start_unit(s);
     for (unsigned i = 0; i <= VICTIM; i++) {
@@ -894,7 +999,9 @@ static void run(const char *props, bool queue, bool ats)
     end = g_get_monotonic_time() +
           from_env("VTD_STRESS_SECONDS", SECONDS) * G_USEC_PER_SEC;
     do {
-        do_round(s, moves[s->rounds % ARRAY_SIZE(moves)]);
+        const Move *move = &moves[s->rounds % ARRAY_SIZE(moves)];
+
+        do_round(s, move->queue && !queue ? move_pages : move->change);
     } while (g_get_monotonic_time() < end ||
              s->rounds < ARRAY_SIZE(moves));
     g_test_message("%u rounds; of the early segments %u met the old page, "
