@@ -49,7 +49,7 @@
  * reaches with translation off.
  */
 #define SETS            3
-#define PAGES           128
+#define PAGES           32
 #define SECTOR          512
 
 /* What the first sectors of each page are for */
@@ -69,8 +69,8 @@ typedef enum Slot {
 #define HAMMERS         14
 #define HOT             4
 
-/* Odd, so that a page that goes to and fro ends up at the new place */
-#define RACES           101
+/* How often a page goes to and fro, at most */
+#define RACES           100
 
 #define VICTIM_SEGMENTS 4
 #define SENTINEL        0xa5
@@ -697,6 +697,12 @@ static void move_restart(Stress *s)
     s->between = 1 << 0;
 }
 
+/* Odd, so that the last change leads to the new place */
+static unsigned some_races(Stress *s)
+{
+    return below(s, RACES / 2) * 2 + 1;
+}
+
 /* The hot pages go to and fro; the others are moved before */
 static void race_pages(Stress *s)
 {
@@ -704,7 +710,7 @@ static void race_pages(Stress *s)
         QVTD_GRAN_PAGE, QVTD_GRAN_PAGE, QVTD_GRAN_DOMAIN, QVTD_GRAN_GLOBAL,
     };
     unsigned gran = grans[below(s, ARRAY_SIZE(grans))];
-    unsigned set[DISKS][2];
+    unsigned races = some_races(s), set[DISKS][2];
 
     for (unsigned i = 0; i < DISKS; i++) {
         Disk *d = &s->disk[i];
@@ -714,7 +720,7 @@ static void race_pages(Stress *s)
         point_tree(s, d, d->tree, HOT, d->set);
         flush_iotlb(s, QVTD_GRAN_DOMAIN, domain_id(s, d, s->in_use), 0);
     }
-    for (unsigned n = 0; n < RACES * DISKS * HOT; n++) {
+    for (unsigned n = 0; n < races * DISKS * HOT; n++) {
         unsigned page = n % HOT, i = n / HOT % DISKS;
         Disk *d = &s->disk[i];
         uint64_t offset = page * QVTD_PAGE;
@@ -729,12 +735,12 @@ static void race_pages(Stress *s)
 
 static void race_context(Stress *s)
 {
-    unsigned gran = 1 + below(s, 3);
+    unsigned gran = 1 + below(s, 3), races = some_races(s);
 
     for (unsigned i = 0; i < DISKS; i++) {
         change_tree(s, &s->disk[i]);
     }
-    for (unsigned n = 0; n < RACES * DISKS; n++) {
+    for (unsigned n = 0; n < races * DISKS; n++) {
         Disk *d = &s->disk[n % DISKS];
         unsigned tree = n / DISKS % 2 ? !d->tree : d->tree;
 
