@@ -48,9 +48,10 @@ CONFIG = ['CONFIG_POSIX', 'CONFIG_LINUX', 'CONFIG_IOVEC',
           'CONFIG_POSIX_MEMALIGN', 'CONFIG_PTHREAD_SETNAME_NP_W_TID',
           'CONFIG_SEM_TIMEDWAIT']
 UTIL = ['util/rcu.c', 'util/qemu-thread-posix.c', 'util/memalign.c',
-        'util/cutils.c', 'util/notify.c',
-        'util/host-utils.c', 'stubs/iothread-lock.c']
-LOCKS = ['util/atomic64.c', 'util/cacheflush.c']             # without CONFIG_ATOMIC64
+        'util/cutils.c', 'util/notify.c', 'util/qsp.c', 'util/host-utils.c',
+        'stubs/iothread-lock.c']
+# Without CONFIG_ATOMIC64
+LOCKS = ['util/atomic64.c', 'util/cacheflush.c']
 # glib to link with, statically: nothing has to be found at run time
 GLIB = {'libglib2.0-dev': 'glib', 'libpcre2-dev': 'pcre2'}
 
