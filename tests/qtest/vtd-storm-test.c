@@ -4,8 +4,14 @@
  * sanitizers no finding.  Afterwards the machine is reset, and the unit must
  * work as if nothing had happened.
  *
+ * Now and then a program is set up that a driver could have written: tables,
+ * a queue, interrupt remapping, in legacy or in scalable mode, with a bit
+ * wrong here and there.  What follows then goes deeper than noise would.
+ *
  * VTD_STORM_SEED and VTD_STORM_STEPS in the environment replace the fixed
- * seed and the number of steps; a failure reports the seed.
+ * seed and the number of steps.  With VTD_STORM_SECONDS each test starts
+ * further machines with the next seeds until the time is over.  The seed of
+ * each machine is reported, and it repeats a failure.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,6 +28,15 @@
 #define SID_B       QVTD_SID(0, 5, 0)
 #define ARENA_PAGES 32
 
+/* A program: pages of the arena in a row, some of them used for one thing */
+enum {
+    PAGE_ROOT, PAGE_CONTEXT, PAGE_TABLES, PAGE_QUEUE = PAGE_TABLES + 4,
+    PAGE_IRT, PAGE_PASID_DIR, PAGE_PASID, PROGRAM_PAGES,
+};
+#define PROGRAM_ENTRIES     64
+/* One word in this many is not what a driver would write */
+#define PROGRAM_ERRORS      64
+
 /*
  * All tables, the queue and the DMA buffers lie in a small arena, so that
  * random pointers into it meet things of some other kind, and each other.
@@ -31,6 +46,7 @@ typedef struct Storm {
     QVtdEdu *e[2];
     uint64_t arena;
     uint64_t state;
+    unsigned first;             /* page of the arena where a program begins */
 } Storm;
 
 /* xorshift64*: the same sequence on every host */
@@ -227,6 +243,167 @@ static void clear_status(Storm *s)
     qvtd_clear_faults(s->v);
 }
 
+/* --- programs --- */
+
+static uint64_t place(Storm *s, unsigned n)
+{
+    return s->arena + (s->first + n) % ARENA_PAGES * QVTD_PAGE;
+}
+
+static void put(Storm *s, uint64_t addr, uint64_t val)
+{
+    if (!below(s, PROGRAM_ERRORS)) {
+        val = below(s, 2) ? val ^ 1ULL << below(s, 64) : value(s);
+    }
+    qtest_writeq(s->v->qts, addr, val);
+}
+
+/* Tables of @levels levels that map the first pages, some of them large */
+static void put_paging(Storm *s, unsigned levels)
+{
+    for (unsigned level = levels; level > 1; level--) {
+        uint64_t table = place(s, PAGE_TABLES + level - 1);
+
+        put(s, table, place(s, PAGE_TABLES + level - 2) | QVTD_PTE_RW);
+        if (level < 4) {
+            put(s, table + 8, QVTD_PTE_PS | QVTD_PTE_RW);
+        }
+    }
+    for (unsigned i = 0; i < PROGRAM_ENTRIES; i++) {
+        put(s, place(s, PAGE_TABLES) + i * 8,
+            arena_page(s) | (below(s, 4) ? QVTD_PTE_RW : below(s, 4)));
+    }
+}
+
+static void put_context(Storm *s, uint16_t sid, unsigned levels)
+{
+    uint64_t entry = place(s, PAGE_CONTEXT) + (sid & 0xff) * 16;
+    unsigned tt = below(s, 4) ? QVTD_TT_UNTRANSLATED : below(s, 3);
+
+    put(s, entry, place(s, PAGE_TABLES + levels - 1) | QVTD_CTX_P |
+        QVTD_CTX_TT(tt));
+    put(s, entry + 8, QVTD_CTX_DID(1 + below(s, 2)) | QVTD_CTX_AW(levels));
+}
+
+/* RID_PASID is 0 here, the first entry of the first PASID table */
+static void put_pasid(Storm *s, uint16_t sid, unsigned levels)
+{
+    uint64_t context = place(s, PAGE_CONTEXT) + (sid & 0x7f) * 32;
+    uint64_t entry = place(s, PAGE_PASID);
+    unsigned pgtt = 1 + below(s, 4);
+
+    put(s, context, place(s, PAGE_PASID_DIR) | QVTD_SM_CTX_P |
+        (below(s, 2) ? QVTD_SM_CTX_PASIDE : 0));
+    put(s, place(s, PAGE_PASID_DIR), place(s, PAGE_PASID) | QVTD_SM_DIR_P);
+    put(s, entry, place(s, PAGE_TABLES + levels - 1) | QVTD_SM_PE_P |
+        QVTD_SM_PE_PGTT(pgtt) | QVTD_SM_PE_AW(levels));
+    put(s, entry + 8, 1 + below(s, 2));
+    put(s, entry + 16, place(s, PAGE_TABLES + levels - 1));
+}
+
+static void put_tables(Storm *s)
+{
+    unsigned levels = 3 + below(s, 2);
+    bool scalable = below(s, 2);
+
+    put(s, place(s, PAGE_ROOT), place(s, PAGE_CONTEXT) | QVTD_ROOT_P);
+    for (int i = 0; i < 2; i++) {
+        if (scalable) {
+            put_pasid(s, s->e[i]->sid, levels);
+        } else {
+            put_context(s, s->e[i]->sid, levels);
+        }
+    }
+    put_paging(s, levels);
+    qvtd_writeq(s->v, QVTD_RTADDR, place(s, PAGE_ROOT) |
+                (scalable ? QVTD_RTADDR_TTM_SCALABLE : 0));
+}
+
+static void put_descriptor(Storm *s, uint64_t slot)
+{
+    uint64_t did = QVTD_DESC_DID(1 + below(s, 2));
+    uint64_t gran = QVTD_DESC_GRAN(1 + below(s, 3));
+    uint64_t page = below(s, PROGRAM_ENTRIES) * QVTD_PAGE;
+    uint64_t sid = s->e[below(s, 2)]->sid;
+    const uint64_t forms[][2] = {
+        { QVTD_DESC_CC | gran | did | QVTD_DESC_CC_SID(sid), 0 },
+        { QVTD_DESC_IOTLB | gran | did, page | below(s, 8) },
+        { QVTD_DESC_IEC | (below(s, 2) ? QVTD_DESC_IEC_INDEX : 0) |
+          QVTD_DESC_IEC_IIDX(below(s, PROGRAM_ENTRIES)), 0 },
+        { QVTD_DESC_DEV_IOTLB | QVTD_DESC_DEV_SID(sid), page | below(s, 2) },
+        { QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW | QVTD_DESC_WAIT_DATA(page),
+          arena_page(s) },
+        { QVTD_DESC_WAIT | QVTD_DESC_WAIT_IF, 0 },
+        { QVTD_DESC_PIOTLB | gran | did, page | below(s, 8) },
+        { QVTD_DESC_PC | gran | did, 0 },
+        { QVTD_DESC_PDEV_IOTLB | sid << 16, page },
+    };
+    unsigned i = below(s, ARRAY_SIZE(forms));
+
+    put(s, slot, forms[i][0]);
+    put(s, slot + 8, forms[i][1]);
+}
+
+static void put_queue(Storm *s)
+{
+    unsigned shift = below(s, 2) ? 4 : 5;
+    uint32_t count = 1 + below(s, 32);
+
+    qvtd_writel(s->v, QVTD_GCMD, s->v->gcmd & ~QVTD_GCMD_QIE);
+    for (unsigned i = 0; i < count; i++) {
+        put_descriptor(s, place(s, PAGE_QUEUE) + (i << shift));
+    }
+    qvtd_writeq(s->v, QVTD_IQT, 0);
+    qvtd_writeq(s->v, QVTD_IQA, place(s, PAGE_QUEUE) |
+                (shift == 5 ? QVTD_IQA_DW : 0));
+    qvtd_writel(s->v, QVTD_FSTS, UINT32_MAX);
+    qvtd_writel(s->v, QVTD_GCMD, s->v->gcmd | QVTD_GCMD_QIE);
+    qvtd_writeq(s->v, QVTD_IQT, count << shift);
+}
+
+static void put_interrupts(Storm *s)
+{
+    for (unsigned i = 0; i < PROGRAM_ENTRIES; i++) {
+        uint64_t entry = place(s, PAGE_IRT) + i * 16;
+        uint64_t sid = s->e[below(s, 2)]->sid;
+
+        put(s, entry, QVTD_IRTE_P | QVTD_IRTE_VECTOR(16 + below(s, 240)) |
+            QVTD_IRTE_DLM(below(s, 2)) | QVTD_IRTE_XAPIC(below(s, 2)));
+        put(s, entry + 8, QVTD_IRTE_SID(sid) |
+            QVTD_IRTE_SVT(below(s, 3)) | QVTD_IRTE_SQ(below(s, 4)));
+    }
+    qvtd_writeq(s->v, QVTD_IRTA, place(s, PAGE_IRT) | QVTD_IRTA_S(5) |
+                (below(s, 2) ? QVTD_IRTA_EIME : 0));
+}
+
+/* As a driver would: point, latch, flush, enable; and use what was set up */
+static void program(Storm *s)
+{
+    QVtd *v = s->v;
+
+    s->first = below(s, ARENA_PAGES);
+    for (unsigned i = 0; i < PROGRAM_PAGES; i++) {
+        qtest_memset(v->qts, place(s, i), 0, QVTD_PAGE);
+    }
+    v->gcmd = 0;
+    put_tables(s);
+    put_interrupts(s);
+    qvtd_writel(v, QVTD_GCMD, QVTD_GCMD_SRTP);
+    qvtd_writel(v, QVTD_GCMD, QVTD_GCMD_SIRTP);
+    put_queue(s);
+    v->gcmd = QVTD_GCMD_QIE;
+    qvtd_writel(v, QVTD_GCMD, v->gcmd | QVTD_GCMD_TE);
+    qvtd_writel(v, QVTD_GCMD, v->gcmd | QVTD_GCMD_TE | QVTD_GCMD_IRE);
+    qvtd_clear_faults(v);
+    for (int i = 0; i < 8; i++) {
+        dma(s);
+        qvtd_edu_send(s->e[below(s, 2)],
+                      qvtd_msi_addr(below(s, PROGRAM_ENTRIES)), 0);
+        put_descriptor(s, place(s, PAGE_QUEUE) + below(s, 256) * 16);
+        move_tail(s);
+    }
+}
+
 static void step(Storm *s)
 {
     static void (*const actions[])(Storm *s) = {
@@ -236,7 +413,11 @@ static void step(Storm *s)
         interrupt, interrupt, clear_status,
     };
 
-    actions[below(s, ARRAY_SIZE(actions))](s);
+    if (below(s, 128)) {
+        actions[below(s, ARRAY_SIZE(actions))](s);
+    } else {
+        program(s);
+    }
 }
 
 static uint64_t from_env(const char *name, uint64_t otherwise)
@@ -280,13 +461,12 @@ static void check_works(Storm *s)
     qvtd_assert_fault(v, QVTD_FR_READ, SID_A, 0x8000, true);
 }
 
-static void test_storm(const void *opaque)
+static void storm(const char *props, uint64_t seed, uint64_t steps)
 {
-    Storm s = { .state = from_env("VTD_STORM_SEED", SEED) };
-    uint64_t steps = from_env("VTD_STORM_STEPS", STEPS);
+    Storm s = { .state = seed };
 
-    g_test_message("VTD_STORM_SEED=%" PRIu64, s.state);
-    s.v = qvtd_start(opaque, "-smp 2 " QVTD_EDU ",addr=4 " QVTD_EDU ",addr=5");
+    g_test_message("VTD_STORM_SEED=%" PRIu64, seed);
+    s.v = qvtd_start(props, "-smp 2 " QVTD_EDU ",addr=4 " QVTD_EDU ",addr=5");
     s.e[0] = qvtd_edu(s.v, SID_A);
     s.e[1] = qvtd_edu(s.v, SID_B);
     s.arena = qvtd_alloc(s.v, ARENA_PAGES);
@@ -296,7 +476,23 @@ static void test_storm(const void *opaque)
     qvtd_system_reset(s.v);
     qtest_clock_step(s.v->qts, 1000 * 1000 * 1000);
     check_works(&s);
+    g_free(s.e[0]);
+    g_free(s.e[1]);
     qvtd_quit(s.v);
+}
+
+static void test_storm(const void *opaque)
+{
+    uint64_t seed = from_env("VTD_STORM_SEED", SEED);
+    uint64_t steps = from_env("VTD_STORM_STEPS", STEPS);
+    int64_t end = g_get_monotonic_time();
+
+    if (getenv("VTD_STORM_SECONDS")) {
+        end += from_env("VTD_STORM_SECONDS", 1) * G_USEC_PER_SEC;
+    }
+    do {
+        storm(opaque, seed++, steps);
+    } while (g_get_monotonic_time() < end);
 }
 
 /*
