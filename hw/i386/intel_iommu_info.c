@@ -58,9 +58,9 @@ static VTDRequesterInfo *vtd_info_requester(VTDAddressSpace *as)
         info->has_hits = true;
         info->hits = qatomic_read(&as->hits);
     }
-    if (as->shadow) {
+    if (as->shadow.mappings) {
         info->has_shadowed = true;
-        info->shadowed = g_tree_nnodes(as->shadow);
+        info->shadowed = g_tree_nnodes(as->shadow.mappings);
     }
     return info;
 }

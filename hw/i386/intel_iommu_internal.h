@@ -25,7 +25,9 @@
  *   vtd_mmio_write()             _regs.c    the table of registers
  *     vtd_queue_run()            _inval.c   one function per descriptor type
  *       vtd_epochs_flush_*()     _iotlb.c   first the caches,
- *       vtd_shadow_*()           _notify.c  then whoever shadows the tables
+ *       vtd_shadows_run()        _notify.c  then whoever shadows the tables;
+ *                                           what takes long goes on in a
+ *     vtd_commands_resume()    _inval.c     bottom half, and the queue waits
  *
  * Who may touch what: registers, the queue and the list of address spaces
  * belong to the big lock.  Translations and faults come from any thread;
@@ -62,6 +64,20 @@
  * device's bus is gone.
  */
 #define VTD_PASID_SPACES               1024
+
+/*
+ * What a guest can make the unit do for those who shadow its tables.  After
+ * one command VTD_SHADOW_BUDGET entries of the tables are read for a requester
+ * at most: with 4 KiB pages that is 16 GiB, far more than one vfio container
+ * takes (65535 mappings by default).  Nor does the shadow hold more than
+ * VTD_SHADOW_MAPPINGS, whatever the number of commands; each takes about 100
+ * bytes.  The other two are what is done in one go, with the big lock held:
+ * entries that are read, and mappings that are announced or withdrawn.
+ */
+#define VTD_SHADOW_BUDGET              (1U << 22)
+#define VTD_SHADOW_MAPPINGS            (1U << 22)
+#define VTD_SHADOW_RUN_ENTRIES         (1U << 16)
+#define VTD_SHADOW_RUN_EVENTS          (1U << 12)
 
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
@@ -128,6 +144,7 @@ typedef struct VTDInterruptCache {
  * @head: offset of the next descriptor
  * @width: of a descriptor in bytes, 16 or 32
  * @last_type: type of the last descriptor that was carried out
+ * @waits: for shadows, before it goes on
  */
 typedef struct VTDQueue {
     uint64_t base;
@@ -135,7 +152,21 @@ typedef struct VTDQueue {
     uint32_t head;
     uint8_t width;
     uint8_t last_type;
+    bool waits;
 } VTDQueue;
+
+/**
+ * VTDShadow: what notifiers with IOMMU_NOTIFIER_MAP were told, big lock
+ * @mappings: NULL unless there is such a notifier
+ * @replayed: the first such notifier was told of what was mapped before it
+ * @behind: the tables of @range may say something else by now
+ */
+typedef struct VTDShadow {
+    GTree *mappings;
+    bool replayed;
+    bool behind;
+    VTDRange range;
+} VTDShadow;
 
 /**
  * VTDAddressSpace: what one requester sees as memory
@@ -158,7 +189,6 @@ typedef struct VTDQueue {
  * @misses: translations that needed the tables
  * @faults: requests, interrupts among them, that were not let through
  * @hits: translations from the IOTLB; approximate, if VTDUnit.count_hits
- * @shadow: what notifiers with IOMMU_NOTIFIER_MAP were told, big lock
  */
 typedef struct VTDAddressSpace {
     struct rcu_head rcu;
@@ -181,8 +211,7 @@ typedef struct VTDAddressSpace {
     Stat64 misses;
     Stat64 faults;
     unsigned long hits;
-    GTree *shadow;
-    bool shadow_synced;
+    VTDShadow shadow;
     HostIOMMUDevice *host;
     QLIST_ENTRY(VTDAddressSpace) next;
 } VTDAddressSpace;
@@ -204,6 +233,9 @@ typedef struct VTDAddressSpace {
  * @memory: how tables are read, and flags in them set
  * @count_hits: keep VTDAddressSpace.hits, which several threads write to
  * @pasid_spaces: how many of @spaces are for requests with PASID
+ * @behind: the shadow of one of @spaces is
+ * @run_entries, @run_events: what one vtd_shadows_run() may do
+ * @late_status: bits of GSTS to be set when no shadow is behind
  */
 struct VTDUnit {
     DeviceState *owner;
@@ -217,6 +249,10 @@ struct VTDUnit {
     VTDMemory memory;
     bool count_hits;
     VTDQueue queue;
+    bool behind;
+    unsigned run_entries;
+    unsigned run_events;
+    uint32_t late_status;
     VTDFaultLog fault;
     VTDInterruptCache iec;
     VTDEpochs epochs;
@@ -267,12 +303,21 @@ uint64_t vtd_ecap_value(const VTDCapDesc *cap);
 
 /** vtd_queue_enable: GCMD.QIE was written */
 void vtd_queue_enable(VTDUnit *unit, bool enable);
-/** vtd_queue_run: carry out descriptors until the tail or an error */
+/**
+ * vtd_queue_run: carry out descriptors until the tail, an error, or a shadow
+ * that is behind
+ */
 void vtd_queue_run(VTDUnit *unit);
 /** vtd_command_context: CCMD.ICC was set */
 void vtd_command_context(VTDUnit *unit);
 /** vtd_command_iotlb: IOTLB.IVT was set */
 void vtd_command_iotlb(VTDUnit *unit);
+/**
+ * vtd_commands_resume: go on with commands that had to wait for shadows
+ *
+ * Returns whether all are done; if not, the bottom half goes on.
+ */
+bool vtd_commands_resume(VTDUnit *unit);
 /** vtd_completion_control: IECTL.IM was written */
 void vtd_completion_control(VTDUnit *unit);
 /** vtd_completion_clear: ICS.IWC was cleared by software */
@@ -352,8 +397,19 @@ int vtd_notify_flags(VTDAddressSpace *as, IOMMUNotifierFlag old,
                      IOMMUNotifierFlag new, Error **errp);
 /** vtd_notify_replay: tell one notifier all mappings that there are */
 void vtd_notify_replay(VTDAddressSpace *as, IOMMUNotifier *n);
-/** vtd_notify_range: the guest flushed [@first, @last] for @as */
+/**
+ * vtd_notify_range: the guest flushed [@first, @last] for @as
+ *
+ * Those who shadow the tables are told by vtd_shadows_run().
+ */
 void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last);
+/**
+ * vtd_shadows_run: bring shadows in line with the tables
+ *
+ * Returns whether all are.  If not, this was enough work for once, and the
+ * unit's bottom half has been scheduled.
+ */
+bool vtd_shadows_run(VTDUnit *unit);
 /** vtd_notify_device_tlb: the guest flushed [@first, @last] of a device-TLB */
 void vtd_notify_device_tlb(VTDAddressSpace *as, uint64_t first,
                            uint64_t last);

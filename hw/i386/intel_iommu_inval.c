@@ -3,7 +3,9 @@
  *
  * Commands come from software, under the big lock.  Each is carried out in
  * whole before the next one is looked at, so a wait descriptor needs no
- * fence: what was asked for before it is done.
+ * fence: what was asked for before it is done.  Shadows of the tables may take
+ * longer: the queue stops behind the command then, and a register shows that
+ * its command is under way, until vtd_commands_resume() finds them done.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -258,7 +260,18 @@ static bool vtd_command_by_queue(VTDUnit *unit, const char *name)
     return false;
 }
 
-/* Section 11.4.6.1: granularity 0 reports that nothing was done */
+/*
+ * Sections 11.4.6.1, 11.4.6.2: granularity 0 reports that nothing was done,
+ * and the bit that gave the command stays set until it has been.
+ */
+static void vtd_command_end(VTDUnit *unit, unsigned offset, uint64_t command,
+                            uint64_t start, uint64_t granularity)
+{
+    bool done = vtd_shadows_run(unit);
+
+    vtd_reg_set(unit, offset, command | granularity | (done ? 0 : start));
+}
+
 void vtd_command_context(VTDUnit *unit)
 {
     uint64_t ccmd = vtd_reg_get(unit, DMAR_CCMD_REG);
@@ -271,12 +284,13 @@ void vtd_command_context(VTDUnit *unit)
                            VTD_GET(ccmd, VTD_CCMD_FM_FIELD))) {
         granularity = 0;
     }
-    ccmd &= ~VTD_PUT(VTD_CCMD_CAIG_FIELD, 3);
-    vtd_reg_set(unit, DMAR_CCMD_REG,
-                ccmd | VTD_PUT(VTD_CCMD_CAIG_FIELD, granularity));
+    vtd_command_end(unit, DMAR_CCMD_REG,
+                    ccmd & ~(VTD_CCMD_CAIG_FIELD | VTD_CCMD_ICC),
+                    VTD_CCMD_ICC,
+                    VTD_PUT(VTD_CCMD_CAIG_FIELD, granularity));
 }
 
-/* Section 11.4.6.2: as above; the address is in the register before it */
+/* The address is in the register before it */
 void vtd_command_iotlb(VTDUnit *unit)
 {
     uint64_t cmd = vtd_reg_get(unit, DMAR_IOTLB_REG);
@@ -289,9 +303,10 @@ void vtd_command_iotlb(VTDUnit *unit)
                          VTD_GET(iva, VTD_IVA_AM_FIELD))) {
         granularity = 0;
     }
-    cmd &= ~VTD_PUT(VTD_IOTLB_IAIG_FIELD, 3);
-    vtd_reg_set(unit, DMAR_IOTLB_REG,
-                cmd | VTD_PUT(VTD_IOTLB_IAIG_FIELD, granularity));
+    vtd_command_end(unit, DMAR_IOTLB_REG,
+                    cmd & ~(VTD_IOTLB_IAIG_FIELD | VTD_IOTLB_IVT),
+                    VTD_IOTLB_IVT,
+                    VTD_PUT(VTD_IOTLB_IAIG_FIELD, granularity));
 }
 
 static VTDQueueError vtd_desc_context(VTDUnit *unit, const uint64_t *d)
@@ -564,11 +579,13 @@ void vtd_queue_run(VTDUnit *unit)
     }
     trace_vtd_inv_qi_tail(tail / q->width);
     error = vtd_queue_check_tail(q, tail);
-    while (error == VTD_IQEI_NONE && q->head != tail) {
+    q->waits = !vtd_shadows_run(unit);
+    while (error == VTD_IQEI_NONE && !q->waits && q->head != tail) {
         error = vtd_queue_step(unit);
         if (error == VTD_IQEI_NONE) {
             q->head = (q->head + q->width) & (q->size - 1);
         }
+        q->waits = !vtd_shadows_run(unit);
     }
     if (error != VTD_IQEI_NONE) {
         vtd_reg_set(unit, DMAR_IQERCD_REG, error);
@@ -599,6 +616,24 @@ void vtd_queue_enable(VTDUnit *unit, bool enable)
         vtd_queue_start(unit);
     } else {
         unit->queue.head = 0;
+        unit->queue.waits = false;
         vtd_status_update(unit, VTD_GSTS_QIES, 0);
     }
+}
+
+bool vtd_commands_resume(VTDUnit *unit)
+{
+    if (!vtd_shadows_run(unit)) {
+        return false;
+    }
+    vtd_status_update(unit, 0, unit->late_status);
+    unit->late_status = 0;
+    vtd_reg_set(unit, DMAR_CCMD_REG,
+                vtd_reg_get(unit, DMAR_CCMD_REG) & ~VTD_CCMD_ICC);
+    vtd_reg_set(unit, DMAR_IOTLB_REG,
+                vtd_reg_get(unit, DMAR_IOTLB_REG) & ~VTD_IOTLB_IVT);
+    if (unit->queue.waits) {
+        vtd_queue_run(unit);
+    }
+    return !unit->behind;
 }

@@ -8,6 +8,10 @@
  * walked over the range and compared with the shadow; the differences are
  * announced.  With caching mode the guest flushes whenever it maps, too.
  *
+ * That can be much.  A shadow knows in which range it is behind the tables;
+ * vtd_shadows_run() does so much at a time, the unit's bottom half goes on,
+ * and until it has finished no command is answered as done.
+ *
  * Others (vhost) cache translations that they asked for, and only want to
  * know what to drop.
  *
@@ -90,102 +94,180 @@ bool vtd_notify_wanted(VTDAddressSpace *as)
     return as->iommu.iommu_notify_flags & IOMMU_NOTIFIER_IOTLB_EVENTS;
 }
 
-/* Withdraw every announced mapping that overlaps [@first, @last] */
-static void vtd_shadow_withdraw(VTDAddressSpace *as, uint64_t first,
+/* How much vtd_shadows_run() may still do, and for whom it does it */
+typedef struct VTDShadowRun {
+    VTDAddressSpace *as;
+    unsigned events;
+    unsigned entries;
+} VTDShadowRun;
+
+/*
+ * Withdraw every announced mapping that overlaps [@first, @last].  Returns
+ * false if those were too many.
+ */
+static bool vtd_shadow_withdraw(VTDShadowRun *run, uint64_t first,
                                 uint64_t last)
 {
+    GTree *shadow = run->as->shadow.mappings;
     VTDMapping range = { .first = first, .last = last };
     VTDMapping *m;
 
-    while ((m = g_tree_lookup(as->shadow, &range))) {
+    while ((m = g_tree_lookup(shadow, &range))) {
+        if (run->events == 0) {
+            return false;
+        }
+        run->events--;
         trace_vtd_page_walk_one(0, m->first, 0, m->last - m->first, 0);
-        vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, m);
-        g_tree_remove(as->shadow, m);
+        vtd_tell_all(run->as, IOMMU_NOTIFIER_UNMAP, m);
+        g_tree_remove(shadow, m);
     }
+    return true;
 }
 
 /*
- * A walk is bounded, but many flushes of tables that point to themselves are
- * not: the shadow holds no more than one walk may find.  What does not fit is
- * not mapped for the device, until a flush finds it again and there is room.
+ * What does not fit into the shadow is not mapped for the device, until a
+ * flush finds it again and there is room.
  */
-static void vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
+static bool vtd_shadow_announce(VTDShadowRun *run, const VTDMapping *m)
 {
-    const VTDMapping *old = g_tree_lookup(as->shadow, m);
+    GTree *shadow = run->as->shadow.mappings;
+    const VTDMapping *old = g_tree_lookup(shadow, m);
     VTDMapping *new;
 
     if (old && old->first == m->first && old->last == m->last &&
         old->addr == m->addr && old->perm == m->perm) {
         trace_vtd_page_walk_one_skip_map(m->first, m->last - m->first,
                                          m->addr);
-        return;
+        return true;
     }
-    vtd_shadow_withdraw(as, m->first, m->last);
-    if (g_tree_nnodes(as->shadow) >= VTD_WALK_BUDGET) {
-        return;
+    if (!vtd_shadow_withdraw(run, m->first, m->last) || run->events == 0) {
+        return false;
     }
+    if (g_tree_nnodes(shadow) >= VTD_SHADOW_MAPPINGS) {
+        return true;
+    }
+    run->events--;
     /* It is its own value, for g_tree_lookup() to return it */
     new = g_memdup2(m, sizeof(*m));
-    g_tree_insert(as->shadow, new, new);
-    vtd_tell_all(as, IOMMU_NOTIFIER_MAP, m);
+    g_tree_insert(shadow, new, new);
+    vtd_tell_all(run->as, IOMMU_NOTIFIER_MAP, m);
+    return true;
 }
 
-static void vtd_shadow_visit(void *opaque, const VTDTranslation *t)
+static bool vtd_shadow_visit(void *opaque, const VTDTranslation *t)
 {
-    VTDAddressSpace *as = opaque;
+    VTDShadowRun *run = opaque;
     VTDMapping m = {
         .first = t->iova, .last = t->iova + t->mask,
         .addr = t->addr, .perm = t->perm,
     };
 
     if (t->perm == VTD_PERM_NONE) {
-        vtd_shadow_withdraw(as, m.first, m.last);
-        return;
+        return vtd_shadow_withdraw(run, m.first, m.last);
     }
     trace_vtd_page_walk_one(t->domain, t->iova, t->addr, t->mask, t->perm);
-    vtd_shadow_announce(as, &m);
+    return vtd_shadow_announce(run, &m);
 }
 
 /*
  * An announced mapping that only partly lies in the range may have been
  * split by the guest: compare all of it, lest its other part get lost.
  */
-static void vtd_shadow_widen(VTDAddressSpace *as, uint64_t *first,
+static void vtd_shadow_widen(VTDShadow *shadow, uint64_t *first,
                              uint64_t *last)
 {
     VTDMapping low = { .first = *first, .last = *first };
     VTDMapping high = { .first = *last, .last = *last };
     const VTDMapping *m;
 
-    m = g_tree_lookup(as->shadow, &low);
+    m = g_tree_lookup(shadow->mappings, &low);
     if (m) {
         *first = m->first;
     }
-    m = g_tree_lookup(as->shadow, &high);
+    m = g_tree_lookup(shadow->mappings, &high);
     if (m) {
         *last = m->last;
     }
 }
 
-/* Bring the shadow of [@first, @last] in line with the guest's tables */
-static void vtd_shadow_sync(VTDAddressSpace *as, uint64_t first, uint64_t last)
+/* The tables of [@first, @last] have changed, as far as anyone knows */
+static void vtd_shadow_behind(VTDAddressSpace *as, uint64_t first,
+                              uint64_t last)
 {
-    VTDUnit *unit = as->unit;
+    VTDShadow *shadow = &as->shadow;
+
+    vtd_shadow_widen(shadow, &first, &last);
+    if (shadow->behind) {
+        first = MIN(first, shadow->range.first);
+        last = MAX(last, shadow->range.last);
+    }
+    as->unit->behind = shadow->behind = true;
+    shadow->range = (VTDRange) {
+        .first = first, .last = last, .budget = VTD_SHADOW_BUDGET,
+    };
+}
+
+/* Are there tables that say what is mapped? */
+static bool vtd_shadow_config(VTDAddressSpace *as, VTDConfig *cfg)
+{
+    return (qatomic_read_u64(&as->unit->dmar) & VTD_DMAR_ENABLED) &&
+           vtd_requester_config(as, cfg) == VTD_FR_NONE &&
+           cfg->stage == VTD_STAGE_SECOND;
+}
+
+/* The tables, as far as the budgets of this run and of the range allow */
+static bool vtd_shadow_walk(VTDShadowRun *run, const VTDConfig *cfg)
+{
+    VTDRange *range = &run->as->shadow.range;
+    unsigned left = range->budget, may = MIN(left, run->entries);
+    bool done;
+
+    range->budget = may;
+    done = vtd_walk_range(&run->as->unit->memory, cfg, range,
+                          vtd_shadow_visit, run);
+    run->entries -= may - range->budget;
+    range->budget = left - (may - range->budget);
+    if (!done && range->budget == 0) {
+        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: the tables of requester "
+                      "0x%04x have more than %u entries: from 0x%" PRIx64
+                      " on nothing is mapped for the devices of the host\n",
+                      vtd_sid(run->as), VTD_SHADOW_BUDGET, range->first);
+    }
+    return done;
+}
+
+/* Bring the shadow in line with the guest's tables; returns whether it is */
+static bool vtd_shadow_run(VTDShadowRun *run)
+{
+    VTDShadow *shadow = &run->as->shadow;
     VTDConfig cfg;
 
-    vtd_shadow_widen(as, &first, &last);
-    if (!(qatomic_read_u64(&unit->dmar) & VTD_DMAR_ENABLED) ||
-        vtd_requester_config(as, &cfg) != VTD_FR_NONE ||
-        cfg.stage != VTD_STAGE_SECOND) {
-        vtd_shadow_withdraw(as, first, last);
-        return;
+    if (shadow->range.budget > 0 && vtd_shadow_config(run->as, &cfg)) {
+        shadow->behind = !vtd_shadow_walk(run, &cfg);
+    } else {
+        shadow->behind = !vtd_shadow_withdraw(run, shadow->range.first,
+                                              shadow->range.last);
     }
-    if (!vtd_walk_range(&unit->memory, &cfg, first, last, vtd_shadow_visit,
-                        as)) {
-        qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: requester 0x%04x maps "
-                      "more than %u pages: the rest is not mapped for the "
-                      "devices of the host\n", vtd_sid(as), VTD_WALK_BUDGET);
+    return !shadow->behind;
+}
+
+bool vtd_shadows_run(VTDUnit *unit)
+{
+    VTDShadowRun run = {
+        .events = unit->run_events, .entries = unit->run_entries,
+    };
+
+    if (!unit->behind) {
+        return true;
     }
+    QLIST_FOREACH(run.as, &unit->space_list, next) {
+        if (run.as->shadow.behind && !vtd_shadow_run(&run)) {
+            qemu_bh_schedule(unit->bh);
+            return false;
+        }
+    }
+    unit->behind = false;
+    return true;
 }
 
 /* Section 3.6: the first stage has addresses at the top, too */
@@ -204,8 +286,8 @@ void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)
     if (m.first > m.last) {
         return;
     }
-    if (as->shadow) {
-        vtd_shadow_sync(as, m.first, m.last);
+    if (as->shadow.mappings) {
+        vtd_shadow_behind(as, m.first, m.last);
     } else {
         vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, &m);
     }
@@ -230,23 +312,25 @@ static gboolean vtd_replay_mapping(gpointer key, gpointer value, gpointer data)
  */
 void vtd_notify_replay(VTDAddressSpace *as, IOMMUNotifier *n)
 {
-    if (!as->shadow) {
+    VTDShadow *shadow = &as->shadow;
+
+    if (!shadow->mappings) {
         return;
     }
-    if (!as->shadow_synced) {
-        as->shadow_synced = true;
-        vtd_shadow_sync(as, 0, vtd_last_address(as));
+    if (!shadow->replayed) {
+        shadow->replayed = true;
+        vtd_shadow_behind(as, 0, vtd_last_address(as));
+        vtd_shadows_run(as->unit);
     } else {
-        g_tree_foreach(as->shadow, vtd_replay_mapping, n);
+        g_tree_foreach(shadow->mappings, vtd_replay_mapping, n);
     }
 }
 
 void vtd_notify_destroy(VTDAddressSpace *as)
 {
-    if (as->shadow) {
-        g_tree_destroy(as->shadow);
-        as->shadow = NULL;
-        as->shadow_synced = false;
+    if (as->shadow.mappings) {
+        g_tree_destroy(as->shadow.mappings);
+        as->shadow = (VTDShadow) {};
     }
 }
 
@@ -277,8 +361,9 @@ int vtd_notify_flags(VTDAddressSpace *as, IOMMUNotifierFlag old,
     }
     if (!(new & IOMMU_NOTIFIER_MAP)) {
         vtd_notify_destroy(as);
-    } else if (!as->shadow) {
-        as->shadow = g_tree_new_full(vtd_mapping_compare, NULL, g_free, NULL);
+    } else if (!as->shadow.mappings) {
+        as->shadow.mappings = g_tree_new_full(vtd_mapping_compare, NULL,
+                                              g_free, NULL);
     }
     return 0;
 }

@@ -75,6 +75,19 @@ void vtd_status_update(VTDUnit *unit, uint32_t clear, uint32_t set)
     vtd_reg_set(unit, DMAR_GSTS_REG, (status & ~clear) | set);
 }
 
+/*
+ * Section 11.4.4.2: the status tells that the command has been carried out,
+ * for those who shadow the tables as well.
+ */
+static void vtd_command_done(VTDUnit *unit, uint32_t status)
+{
+    if (vtd_shadows_run(unit)) {
+        vtd_status_update(unit, 0, status);
+    } else {
+        unit->late_status |= status;
+    }
+}
+
 /* Section 11.4.4.1: SRTP latches RTADDR for the translations to come */
 static void vtd_set_root_table(VTDUnit *unit)
 {
@@ -90,10 +103,10 @@ static void vtd_set_root_table(VTDUnit *unit)
     }
     qatomic_set_u64(&unit->dmar, root | enabled);
     vtd_flush_everything(unit);
-    vtd_status_update(unit, 0, VTD_GSTS_RTPS);
     if (enabled) {
         vtd_spaces_update(unit);
     }
+    vtd_command_done(unit, VTD_GSTS_RTPS);
 }
 
 /* Section 11.4.4.1: SIRTP latches IRTA for the interrupts to come */
@@ -122,8 +135,13 @@ static void vtd_set_translation(VTDUnit *unit, bool enable)
     }
     qatomic_set_u64(&unit->dmar, dmar | (enable ? VTD_DMAR_ENABLED : 0));
     vtd_flush_everything(unit);
-    vtd_status_update(unit, VTD_GSTS_TES, enable ? VTD_GSTS_TES : 0);
     vtd_spaces_update(unit);
+    if (enable) {
+        vtd_command_done(unit, VTD_GSTS_TES);
+    } else {
+        unit->late_status &= ~VTD_GSTS_TES;
+        vtd_status_update(unit, VTD_GSTS_TES, 0);
+    }
 }
 
 static void vtd_set_ir_flag(VTDUnit *unit, uint64_t flag, uint32_t status,

@@ -108,6 +108,7 @@ void vtd_unit_settle(VTDUnit *unit)
 static void vtd_unit_bh(void *opaque)
 {
     vtd_unit_settle(opaque);
+    vtd_commands_resume(opaque);
 }
 
 void vtd_unit_reset(VTDUnit *unit)
@@ -116,11 +117,15 @@ void vtd_unit_reset(VTDUnit *unit)
     qatomic_set_u64(&unit->dmar, 0);
     qatomic_set_u64(&unit->ir, 0);
     unit->queue = (VTDQueue) { .width = 16 };
+    unit->late_status = 0;
     vtd_regs_reset(unit);
     vtd_fault_reset(&unit->fault);
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
     vtd_spaces_update(unit);
+    if (unit->behind) {
+        qemu_bh_schedule(unit->bh);
+    }
 }
 
 VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
@@ -133,6 +138,8 @@ VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
         .read = vtd_memory_read, .update = vtd_memory_update,
     };
     unit->queue.width = 16;
+    unit->run_entries = VTD_SHADOW_RUN_ENTRIES;
+    unit->run_events = VTD_SHADOW_RUN_EVENTS;
     unit->bh = qemu_bh_new_guarded(vtd_unit_bh, unit,
                                    &owner->mem_reentrancy_guard);
     vtd_epochs_init(&unit->epochs);

@@ -30,6 +30,9 @@ static int vtd_pre_save(void *opaque)
     uint64_t dmar, ir;
 
     vtd_unit_settle(unit);
+    while (!vtd_commands_resume(unit)) {
+        /* It has a bound, see VTD_SHADOW_BUDGET */
+    }
     dmar = qatomic_read_u64(&unit->dmar);
     ir = qatomic_read_u64(&unit->ir);
     *s = (VTDStream) {

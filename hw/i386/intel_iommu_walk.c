@@ -332,26 +332,40 @@ VTDFaultReason vtd_walk_first_stage(const VTDMemory *mem,
     return update == VTD_UPDATE_DONE ? reason : VTD_FR_FS_UPDATE;
 }
 
-/* State of one vtd_walk_range(): the unmapped run that is being gathered */
+/* State of one vtd_walk_range() */
 typedef struct VTDRangeWalk {
     const VTDMemory *mem;
     const VTDConfig *cfg;
-    uint64_t first;
+    VTDRange *range;
     uint64_t last;
-    uint64_t hole;                  /* start of the unmapped run */
-    unsigned budget;                /* entries that may still be read */
+    uint64_t hole;                  /* start of the unmapped run so far */
+    bool stopped;
+    uint64_t next;                  /* where to go on, if it was stopped */
     VTDWalkVisit *visit;
     void *opaque;
 } VTDRangeWalk;
 
-static void vtd_range_end_hole(VTDRangeWalk *w, uint64_t end)
+static void vtd_range_stop(VTDRangeWalk *w, uint64_t next)
 {
-    if (end > w->hole) {
-        VTDTranslation t = { .iova = w->hole, .mask = end - w->hole - 1,
-                             .domain = w->cfg->domain };
+    w->stopped = true;
+    w->next = next;
+}
 
-        w->visit(w->opaque, &t);
+static void vtd_range_visit(VTDRangeWalk *w, const VTDTranslation *t)
+{
+    if (!w->visit(w->opaque, t)) {
+        vtd_range_stop(w, t->iova);
     }
+}
+
+/* The unmapped run ends with @last */
+static void vtd_range_hole(VTDRangeWalk *w, uint64_t last)
+{
+    VTDTranslation t = { .iova = w->hole, .mask = last - w->hole,
+                         .domain = w->cfg->domain };
+
+    vtd_range_visit(w, &t);
+    w->hole = last + 1;
 }
 
 /*
@@ -360,13 +374,17 @@ static void vtd_range_end_hole(VTDRangeWalk *w, uint64_t end)
  */
 static void vtd_range_page(VTDRangeWalk *w, VTDTranslation t)
 {
-    if (t.iova + t.mask < w->first || t.iova > w->last) {
+    if (t.iova + t.mask < w->range->first || t.iova > w->last) {
         return;
     }
     if (vtd_beside_interrupt_range(&t)) {
-        vtd_range_end_hole(w, t.iova);
-        w->visit(w->opaque, &t);
-        w->hole = t.iova + t.mask + 1;
+        if (!w->stopped && t.iova > w->hole) {
+            vtd_range_hole(w, t.iova - 1);
+        }
+        if (!w->stopped) {
+            vtd_range_visit(w, &t);
+            w->hole = t.iova + t.mask + 1;
+        }
     } else if (t.mask >= VTD_IR_RANGE_SIZE) {
         t.mask >>= 1;
         vtd_range_page(w, t);
@@ -376,22 +394,38 @@ static void vtd_range_page(VTDRangeWalk *w, VTDTranslation t)
     }
 }
 
+/* Read the entry for @iova, unless there have been enough of them */
+static bool vtd_range_read(VTDRangeWalk *w, uint64_t addr, uint64_t iova,
+                           uint64_t *entry)
+{
+    if (w->range->budget == 0) {
+        if (iova > w->hole) {
+            vtd_range_hole(w, iova - 1);
+        }
+        if (!w->stopped) {
+            vtd_range_stop(w, w->hole);
+        }
+        return false;
+    }
+    w->range->budget--;
+    return w->mem->read(w->mem->opaque, addr, entry, 1);
+}
+
 /* @base: the first address that @table maps; the recursion ends at level 1 */
 static void vtd_range_table(VTDRangeWalk *w, uint64_t table, unsigned level,
                             uint64_t base, VTDPerm allowed)
 {
-    uint64_t step = 1ULL << vtd_page_shift(level);
-    unsigned index = w->first > base ? vtd_level_index(w->first, level) : 0;
+    uint64_t step = 1ULL << vtd_page_shift(level), first = w->range->first;
+    unsigned index = first > base ? vtd_level_index(first, level) : 0;
 
-    for (; index < 1 << VTD_SS_LEVEL_BITS; index++) {
+    for (; index < 1 << VTD_SS_LEVEL_BITS && !w->stopped; index++) {
         uint64_t iova = base + index * step, entry;
         VTDPerm perm;
 
-        if (iova > w->last || w->budget == 0) {
+        if (iova > w->last) {
             return;
         }
-        w->budget--;
-        if (!w->mem->read(w->mem->opaque, table + 8 * index, &entry, 1)) {
+        if (!vtd_range_read(w, table + 8 * index, iova, &entry)) {
             continue;
         }
         perm = allowed & vtd_entry_perm(entry);
@@ -408,24 +442,23 @@ static void vtd_range_table(VTDRangeWalk *w, uint64_t table, unsigned level,
 }
 
 bool vtd_walk_range(const VTDMemory *mem, const VTDConfig *cfg,
-                    uint64_t first, uint64_t last,
-                    VTDWalkVisit *visit, void *opaque)
+                    VTDRange *range, VTDWalkVisit *visit, void *opaque)
 {
     VTDRangeWalk w = {
-        .mem = mem, .cfg = cfg, .first = first, .hole = first,
-        .last = MIN(last, cfg->address_limit - 1),
-        .visit = visit, .opaque = opaque, .budget = VTD_WALK_BUDGET,
+        .mem = mem, .cfg = cfg, .range = range, .hole = range->first,
+        .last = MIN(range->last, cfg->address_limit - 1),
+        .visit = visit, .opaque = opaque,
     };
 
-    if (first < cfg->address_limit) {
+    if (range->first < cfg->address_limit) {
         vtd_range_table(&w, cfg->root, cfg->levels, 0, VTD_PERM_RW);
     }
     /* Nothing is mapped beyond the limit */
-    if (w.hole <= last) {
-        VTDTranslation t = { .iova = w.hole, .mask = last - w.hole,
-                             .domain = cfg->domain };
-
-        visit(opaque, &t);
+    if (!w.stopped && w.hole <= range->last) {
+        vtd_range_hole(&w, range->last);
     }
-    return w.budget > 0;
+    if (w.stopped) {
+        range->first = w.next;
+    }
+    return !w.stopped;
 }

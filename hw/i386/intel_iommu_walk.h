@@ -150,13 +150,21 @@ VTDFaultReason vtd_walk_first_stage(const VTDMemory *mem,
  */
 #define VTD_WALK_RETRIES               64
 
-/*
- * Entries that one vtd_walk_range() reads at most.  Tables that point to
- * themselves describe 2^36 pages in one frame: a guest must not be able to
- * stop QEMU for that long.  This many 4 KiB pages are 16 GiB, far more than
- * one vfio container takes (65535 mappings by default).
+/**
+ * VTDRange: addresses that vtd_walk_range() has still to visit
+ * @first: first address; a page that it lies in is visited whole
+ * @last: last address, inclusive
+ * @budget: entries that may still be read.  Tables that point to themselves
+ *          describe 2^36 pages in one frame.
  */
-#define VTD_WALK_BUDGET                (1U << 22)
+typedef struct VTDRange {
+    uint64_t first;
+    uint64_t last;
+    unsigned budget;
+} VTDRange;
+
+/* A walk with less than this budget may get nowhere: its way to a page */
+#define VTD_RANGE_BUDGET_MIN           8
 
 /**
  * VTDWalkVisit: told of each run of addresses in turn, lowest first
@@ -164,26 +172,27 @@ VTDFaultReason vtd_walk_first_stage(const VTDMemory *mem,
  * @t: a mapped page (its perm is not VTD_PERM_NONE) or a naturally aligned
  *     part of one, or an unmapped run: perm is VTD_PERM_NONE, @t->iova its
  *     start and @t->mask its length - 1 (not a power of two then)
+ *
+ * Returns whether to go on.  If not, the walk ends, to be resumed at @t->iova.
  */
-typedef void VTDWalkVisit(void *opaque, const VTDTranslation *t);
+typedef bool VTDWalkVisit(void *opaque, const VTDTranslation *t);
 
 /**
- * vtd_walk_range: visit what the second-stage tables say of [@first, @last]
+ * vtd_walk_range: visit what the second-stage tables say of a range
  * @mem: how tables are read
  * @cfg: of the requester; @cfg->stage is VTD_STAGE_SECOND
- * @first: first address; a page that it lies in is visited whole
- * @last: last address, inclusive
+ * @range: what to visit, and how much may be done for that
  * @visit: called for each mapped page and each unmapped run
  * @opaque: for @visit
  *
  * What would fault in vtd_walk_second_stage() counts as unmapped, the part
  * of a large page that is interrupt addresses too.  The cost is the number of
  * entries present in the range, plus 512 for each table that they live in.
- * Returns false if VTD_WALK_BUDGET ran out; the rest was then visited as
- * unmapped.
+ *
+ * Returns whether the whole range was visited.  If not, @range->first is where
+ * to go on: the budget ran out there, or @visit wanted no more.
  */
 bool vtd_walk_range(const VTDMemory *mem, const VTDConfig *cfg,
-                    uint64_t first, uint64_t last,
-                    VTDWalkVisit *visit, void *opaque);
+                    VTDRange *range, VTDWalkVisit *visit, void *opaque);
 
 #endif

@@ -44,6 +44,7 @@ typedef struct Listener {
 typedef struct Fixture {
     TestMemory *m;
     VTDUnit unit;
+    unsigned runs;          /* of vtd_shadows_run(), for the last command */
     VTDAddressSpace as;
     VTDConfig cfg;
     VTDFaultReason reason;
@@ -52,12 +53,20 @@ typedef struct Fixture {
 
 AddressSpace address_space_memory;
 
+/* Events that a listener of all addresses has heard */
+static unsigned heard;
+
 VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
 {
     Fixture *f = container_of(as, Fixture, as);
 
     *cfg = f->cfg;
     return f->reason;
+}
+
+/* vtd_shadows_run() wants to be called again, see settle() */
+void qemu_bh_schedule(QEMUBH *bh)
+{
 }
 
 uint16_t vtd_sid(VTDAddressSpace *as)
@@ -128,6 +137,7 @@ static void listener_notify(IOMMUNotifier *n, IOMMUTLBEntry *e)
     g_assert_cmphex(p.last, <=, n->end);
     g_assert_cmphex(e->addr_mask & (e->addr_mask + 1), ==, 0);
     g_assert_cmphex(p.first & e->addr_mask, ==, 0);
+    heard += n->start == 0 && n->end == UINT64_MAX;
     if (e->perm == IOMMU_NONE) {
         l->unmaps++;
         l->unmapped += e->addr_mask + 1;
@@ -176,6 +186,22 @@ static void flags_changed(Fixture *f)
     }
 }
 
+/* What the bottom half does: no step of it is long */
+static void settle(Fixture *f)
+{
+    bool done;
+
+    f->runs = 0;
+    do {
+        f->m->reads = 0;
+        heard = 0;
+        done = vtd_shadows_run(&f->unit);
+        g_assert_cmpuint(f->m->reads, <=, f->unit.run_entries);
+        g_assert_cmpuint(heard, <=, f->unit.run_events);
+        g_assert_cmpuint(++f->runs, <, 1 << 20);
+    } while (!done);
+}
+
 static void listener_add(Fixture *f, Listener *l, IOMMUNotifierFlag flags,
                          uint64_t start, uint64_t end)
 {
@@ -189,6 +215,7 @@ static void listener_add(Fixture *f, Listener *l, IOMMUNotifierFlag flags,
     QLIST_INSERT_HEAD(&f->as.iommu.iommu_notify, &l->n, node);
     flags_changed(f);
     vtd_notify_replay(&f->as, &l->n);
+    settle(f);
 }
 
 static void listener_remove(Fixture *f, Listener *l)
@@ -211,6 +238,9 @@ static void fixture_init(Fixture *f, unsigned levels)
     f->unit.cap.device_iotlb = true;
     f->unit.memory = f->m->dev;
     f->unit.dmar = VTD_DMAR_ENABLED;
+    f->unit.run_entries = VTD_SHADOW_RUN_ENTRIES;
+    f->unit.run_events = VTD_SHADOW_RUN_EVENTS;
+    QLIST_INSERT_HEAD(&f->unit.space_list, &f->as, next);
     f->as.unit = &f->unit;
     f->as.devfn = 0x18;
     f->cfg = (VTDConfig) {
@@ -419,12 +449,14 @@ static void check(Fixture *f, Listener *l, bool translated)
 static void flush_all(Fixture *f)
 {
     vtd_notify_range(&f->as, 0, vtd_host_mask(&f->unit.cap));
+    settle(f);
 }
 
 /* A page-selective flush, with the least address mask that covers it all */
 static void flush(Fixture *f, uint64_t iova, uint64_t size)
 {
     vtd_notify_range(&f->as, iova & -size, iova | (size - 1));
+    settle(f);
 }
 
 #define LISTENERS 4
@@ -502,27 +534,45 @@ static void random_step(Fixture *f, GRand *r)
             g_rand_int_range(r, 1, 4));
     }
     if (g_rand_int_range(r, 0, 16) == 0) {
-        flush_all(f);
+        vtd_notify_range(&f->as, 0, vtd_host_mask(&f->unit.cap));
     } else {
         /* As wide as the change, or wider by a few bits */
         unsigned am = (level - 1) * 9 + g_rand_int_range(r, 0, 4);
+        uint64_t size = KiB4 << MIN(am, VTD_MAMV);
 
-        flush(f, iova, KiB4 << MIN(am, VTD_MAMV));
+        vtd_notify_range(&f->as, iova & -size, iova | (size - 1));
     }
+}
+
+/* Further commands come while the shadow is behind, and steps are short */
+static void random_steps(Fixture *f, GRand *r)
+{
+    do {
+        random_step(f, r);
+        f->unit.run_entries = g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
+        f->unit.run_events = g_rand_int_range(r, 1, 20);
+        if (g_rand_int_range(r, 0, 2)) {
+            vtd_shadows_run(&f->unit);
+        }
+    } while (g_rand_int_range(r, 0, 3) == 0);
+    settle(f);
 }
 
 static void random_model(unsigned levels, unsigned steps)
 {
     GRand *r = g_rand_new_with_seed(20 + levels);
+    unsigned runs = 0;
     Listener l[LISTENERS];
     Fixture f;
 
     fixture_init(&f, levels);
     listeners_add(&f, l);
     for (unsigned i = 0; i < steps; i++) {
-        random_step(&f, r);
+        random_steps(&f, r);
         check_all(&f, l, true);
+        runs = MAX(runs, f.runs);
     }
+    g_assert_cmpuint(runs, >, 3);
     for (unsigned i = 0; i < LISTENERS; i++) {
         g_assert_cmpuint(l[i].maps, >, 100);
         g_assert_cmpuint(l[i].unmaps, >, 100);
@@ -569,7 +619,7 @@ static void test_replay(void)
     listener_remove(&f, &l[0]);
     check(&f, &l[2], true);
     listener_remove(&f, &l[2]);
-    g_assert_null(f.as.shadow);
+    g_assert_null(f.as.shadow.mappings);
     fixture_destroy(&f);
 }
 
@@ -589,7 +639,7 @@ static void test_come_back(void)
                  UINT64_MAX);
     check_all(&f, l, true);
     listeners_remove(&f, l);
-    g_assert_null(f.as.shadow);
+    g_assert_null(f.as.shadow.mappings);
     /* Nobody listens: changes are not followed, but found on return */
     set_entry(&f, GiB1, 2, 0);
     flush_all(&f);
@@ -717,7 +767,7 @@ static void test_unmap_only(void)
     map_some(&f);
     listener_add(&f, &u, IOMMU_NOTIFIER_UNMAP, 0x3000, 0x8fff);
     g_assert_true(vtd_notify_wanted(&f.as));
-    g_assert_null(f.as.shadow);
+    g_assert_null(f.as.shadow.mappings);
     g_assert_cmpuint(u.unmaps, ==, 0);
     flush(&f, 0x5000, KiB4);
     g_assert_cmphex(u.unmapped, ==, KiB4);
@@ -759,7 +809,7 @@ static void refused(Fixture *f, IOMMUNotifierFlag flags, const char *text)
                                      &err), ==, -ENOTSUP);
     g_assert_nonnull(err);
     g_assert_cmpstr(error_get_pretty(err), ==, text);
-    g_assert_null(f->as.shadow);
+    g_assert_null(f->as.shadow.mappings);
     error_free(err);
 }
 
@@ -811,22 +861,43 @@ static void test_hostile(void)
     QLIST_INSERT_HEAD(&f.as.iommu.iommu_notify, &l.n, node);
     flags_changed(&f);
     vtd_notify_replay(&f.as, &l.n);
-    g_assert_cmpuint(f.m->reads, <=, VTD_WALK_BUDGET);
-    g_assert_cmpuint(l.maps, >, VTD_WALK_BUDGET / 2);
+    g_assert_cmpuint(l.maps, ==, VTD_SHADOW_RUN_EVENTS);
+    settle(&f);
+    g_assert_cmpuint(f.runs, >, VTD_SHADOW_BUDGET / VTD_SHADOW_RUN_ENTRIES);
+    g_assert_cmpuint(l.maps, >, VTD_SHADOW_BUDGET / 2);
     /* No series of flushes gets beyond that */
     for (unsigned i = 0; i < 4; i++) {
-        f.m->reads = 0;
         flush(&f, (1ULL << 40) + i * GiB1, GiB1);
-        g_assert_cmpuint(f.m->reads, <=, VTD_WALK_BUDGET);
+        g_assert_cmpuint(f.runs, <=, GiB1 / KiB4 / VTD_SHADOW_RUN_EVENTS + 8);
     }
-    g_assert_cmpuint(l.maps - l.unmaps, <=, VTD_WALK_BUDGET);
-    g_assert_cmpuint(g_tree_nnodes(f.as.shadow), ==, l.maps - l.unmaps);
+    g_assert_cmpuint(l.maps - l.unmaps, <=, VTD_SHADOW_MAPPINGS);
+    g_assert_cmpuint(g_tree_nnodes(f.as.shadow.mappings), ==,
+                     l.maps - l.unmaps);
     /* And there is a way back */
     memset(test_memory_word(f.m, f.cfg.root), 0, KiB4);
     flush_all(&f);
-    g_assert_cmpuint(g_tree_nnodes(f.as.shadow), ==, 0);
+    g_assert_cmpuint(g_tree_nnodes(f.as.shadow.mappings), ==, 0);
     g_assert_cmpuint(l.maps, ==, l.unmaps);
     listener_remove(&f, &l);
+    fixture_destroy(&f);
+}
+
+/* Nobody listens any more, in the middle of it: nothing is left to do */
+static void test_gone_while_behind(void)
+{
+    Listener l = { };
+    Fixture f;
+
+    fixture_init(&f, 3);
+    map_some(&f);
+    f.unit.run_events = 1;
+    listener_add(&f, &l, IOMMU_NOTIFIER_IOTLB_EVENTS, 0, UINT64_MAX);
+    set_entry(&f, 0x5000, 1, 0);
+    set_entry(&f, GiB1, 2, 0);
+    vtd_notify_range(&f.as, 0, 2 * GiB1);
+    g_assert_false(vtd_shadows_run(&f.unit));
+    listener_remove(&f, &l);
+    g_assert_true(vtd_shadows_run(&f.unit));
     fixture_destroy(&f);
 }
 
@@ -845,5 +916,6 @@ int main(int argc, char **argv)
     g_test_add_func("/vtd/notify/device-tlb", test_device_tlb);
     g_test_add_func("/vtd/notify/refusals", test_refusals);
     g_test_add_func("/vtd/notify/hostile", test_hostile);
+    g_test_add_func("/vtd/notify/gone-while-behind", test_gone_while_behind);
     return g_test_run();
 }
