@@ -21,9 +21,12 @@ These environment variables say of what:
   QEMU_TEST_VTD_REQUIRED 1: what is missing fails a test; else it is skipped
 """
 
+import contextlib
 import os
+from pathlib import Path
 import sys
 import time
+from unittest import SkipTest
 
 from qemu_test import QemuSystemTest
 
@@ -36,6 +39,12 @@ from .image import GuestError, Kernel, build_initramfs, extract_vmlinux
 UNIT_BASE = 0xfed90000
 GSTS = UNIT_BASE + 0x1c
 GSTS_TES, GSTS_RTPS, GSTS_QIES, GSTS_IRES = 1 << 31, 1 << 30, 1 << 26, 1 << 25
+
+
+# TCG of any QEMU 10.0 looks up what a vCPU's TLB entry stands for in the memory
+# map of now, not in that of the entry.  Rarely a guest dies of that while one
+# vCPU sizes BARs and another one accesses a device.
+TCG_RACE = 'iotlb_to_section: Assertion `section_index <'
 
 
 class VTDGuestTest(QemuSystemTest):
@@ -71,6 +80,27 @@ class VTDGuestTest(QemuSystemTest):
                 print(f'---- {self.id()}: the last lines of {guest.log}:',
                       guest.tail(40), '----', sep='\n', file=sys.stderr)
         return result
+
+    def died_of_tcg(self):
+        return any(TCG_RACE in path.read_text(errors='replace')
+                   for path in Path(self.outputdir).glob('*.log'))
+
+    def _callTestMethod(self, method):
+        """Once more, if it failed of what has nothing to do with the unit"""
+        try:
+            return super()._callTestMethod(method)
+        except SkipTest:
+            raise
+        except Exception:
+            if not self.died_of_tcg():
+                raise
+        print(f'# {self.id()}: {TCG_RACE}... by TCG: once more', flush=True)
+        for vm in self._vms.values():
+            with contextlib.suppress(Exception):
+                vm.shutdown(hard=True)
+        self.tearDown()
+        self.setUp()
+        return super()._callTestMethod(method)
 
     def missing(self, what):
         if os.environ.get('QEMU_TEST_VTD_REQUIRED') == '1':
