@@ -158,16 +158,18 @@ static bool vtd_check_width(IntelIOMMUState *s, Error **errp)
     const char *mode = s->scalable_mode ? "Scalable mode(flts=off)"
                                         : "Legacy mode";
 
-    if (s->aw_bits == VTD_HOST_AW_48BIT ||
+    if (s->aw_bits == VTD_HOST_AW_48BIT || s->aw_bits == VTD_HOST_AW_57BIT ||
         (s->aw_bits == VTD_HOST_AW_39BIT && !s->flts)) {
         return true;
     }
     if (s->flts) {
-        error_setg(errp, "Scalable mode(flts=on): supported value for "
-                   "aw-bits is: %d", VTD_HOST_AW_48BIT);
+        error_setg(errp, "Scalable mode(flts=on): supported values for "
+                   "aw-bits are: %d, %d", VTD_HOST_AW_48BIT,
+                   VTD_HOST_AW_57BIT);
     } else {
-        error_setg(errp, "%s: supported values for aw-bits are: %d, %d",
-                   mode, VTD_HOST_AW_39BIT, VTD_HOST_AW_48BIT);
+        error_setg(errp, "%s: supported values for aw-bits are: %d, %d, %d",
+                   mode, VTD_HOST_AW_39BIT, VTD_HOST_AW_48BIT,
+                   VTD_HOST_AW_57BIT);
     }
     return false;
 }

@@ -274,7 +274,7 @@ bool vtd_shadows_run(VTDUnit *unit)
 static uint64_t vtd_last_address(VTDAddressSpace *as)
 {
     return as->unit->cap.first_stage ? UINT64_MAX :
-           vtd_host_mask(&as->unit->cap);
+           MAKE_64BIT_MASK(0, as->unit->cap.aw_bits);
 }
 
 void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)

@@ -43,6 +43,10 @@ uint64_t vtd_cap_value(const VTDCapDesc *cap)
     if (cap->aw_bits >= VTD_HOST_AW_48BIT) {
         sagaw |= VTD_CAP_SAGAW_48bit;
     }
+    if (cap->aw_bits >= VTD_HOST_AW_57BIT) {
+        sagaw |= VTD_CAP_SAGAW_57bit |
+                 (cap->first_stage ? VTD_CAP_FS5LP : 0);
+    }
     return VTD_CAP_ND | VTD_CAP_FRO | VTD_CAP_SLLPS | VTD_CAP_PSI |
            VTD_CAP_MAMV |
            VTD_PUT(VTD_CAP_NFR_FIELD, cap->fault_records - 1) |

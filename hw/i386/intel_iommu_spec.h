@@ -60,6 +60,7 @@
 #define VTD_CAP_CM                     (1ULL << 7)
 #define VTD_CAP_SAGAW_39bit            (1ULL << 9)
 #define VTD_CAP_SAGAW_48bit            (1ULL << 10)
+#define VTD_CAP_SAGAW_57bit            (1ULL << 11)
 #define VTD_CAP_SAGAW_SHIFT            8
 #define VTD_CAP_SAGAW_MASK             (0x1fULL << VTD_CAP_SAGAW_SHIFT)
 #define VTD_CAP_MGAW_FIELD             MAKE_64BIT_MASK(16, 6)
@@ -72,6 +73,7 @@
 #define VTD_CAP_DWD                    (1ULL << 54)
 #define VTD_CAP_DRD                    (1ULL << 55)
 #define VTD_CAP_FS1GP                  (1ULL << 56)
+#define VTD_CAP_FS5LP                  (1ULL << 60)
 
 /* What the unit always offers, under the names that QEMU's test uses */
 #define VTD_CAP_ND                     VTD_CAP_ND_16BIT
@@ -255,7 +257,6 @@ typedef enum VTDQueueError {
 #define VTD_PGTT_SECOND                2
 #define VTD_PGTT_NESTED                3
 #define VTD_PGTT_PASS_THROUGH          4
-#define VTD_FSPM_4_LEVEL               0
 
 /* Section 3.4.3: a PASID has 20 bits, of which the upper 14 choose a table */
 #define VTD_PASID_MAX                  0xfffffU

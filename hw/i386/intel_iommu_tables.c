@@ -73,13 +73,13 @@ static bool vtd_context_stage(const VTDCapDesc *cap, unsigned tt,
     }
 }
 
-/* Sections 9.3, 9.6: AW 1 is 39 bits and 3 levels, AW 2 is 48 and 4 */
+/* Sections 9.3, 9.6: AW 1 is 39 bits and 3 levels, 2 is 48 and 4, 3 57 and 5 */
 static bool vtd_second_stage_width(const VTDCapDesc *cap, unsigned aw,
                                    VTDConfig *cfg)
 {
     unsigned bits = 30 + 9 * aw;
 
-    if (aw < 1 || aw > 2 || bits > cap->aw_bits) {
+    if (aw < 1 || aw > 3 || bits > cap->aw_bits) {
         return false;
     }
     cfg->levels = aw + 2;
@@ -257,20 +257,22 @@ static bool vtd_pasid_entry_reserved(const VTDCapDesc *cap,
            e[3] || e[4] || e[5] || e[6] || e[7];
 }
 
-/* Section 9.6: FSPM and FSPTPTR; 5 levels are not offered */
+/* Section 9.6: FSPTPTR, and FSPM: 0 is 4 levels, 1 is 5 (CAP.FS5LP) */
 static VTDFaultReason vtd_pasid_first_stage(const VTDCapDesc *cap,
                                             const uint64_t e[8],
                                             VTDConfig *cfg)
 {
+    unsigned levels = 4 + VTD_GET(e[2], VTD_PASID_2_FSPM_FIELD);
+
     if (e[2] & ~cfg->host_mask) {
         return VTD_FR_SM_PASID_RSVD;
     }
-    if (!cap->first_stage ||
-        VTD_GET(e[2], VTD_PASID_2_FSPM_FIELD) != VTD_FSPM_4_LEVEL) {
+    if (!cap->first_stage || levels > VTD_MAX_LEVELS ||
+        (levels > 4 && vtd_page_shift(levels + 1) > cap->aw_bits)) {
         return VTD_FR_SM_PASID_INVALID;
     }
     cfg->stage = VTD_STAGE_FIRST;
-    cfg->levels = 4;
+    cfg->levels = levels;
     cfg->root = e[2] & VTD_PAGE_MASK;
     cfg->rsvd_any = e[2] & VTD_PASID_2_NXE ? 0 : VTD_FS_XD;
     cfg->no_huge = !cap->first_stage_1g;

@@ -18,7 +18,8 @@
  * The front end fills it in once, before the unit is used; everything else,
  * the capability registers too, follows from it.
  *
- * @aw_bits: width of input addresses and of the host: 39 or 48
+ * @aw_bits: width of input addresses: 39, 48 or 57; host addresses have as
+ *           many bits, but no more than 52
  * @fault_records: fault recording registers, 1 to 256
  * @caching_mode: not-present entries may be cached; software flushes them
  * @dma_translation: DMA remapping is offered at all
@@ -53,10 +54,14 @@ typedef struct VTDCapDesc {
     bool pasid;
 } VTDCapDesc;
 
-/** vtd_host_mask: the bits that a guest-physical address may have (HAW) */
+/**
+ * vtd_host_mask: the bits that a guest-physical address may have (HAW); there
+ * are never more than entries have room for
+ */
 static inline uint64_t vtd_host_mask(const VTDCapDesc *cap)
 {
-    return MAKE_64BIT_MASK(0, cap->aw_bits);
+    return MAKE_64BIT_MASK(0, cap->aw_bits) &
+           (VTD_SS_ADDR_MASK | ~VTD_PAGE_MASK);
 }
 
 /**

@@ -170,11 +170,11 @@ VTDFaultReason vtd_walk_second_stage(const VTDMemory *mem,
 /* The entries of one first-stage walk, topmost first */
 typedef struct VTDFirstWalk {
     unsigned used;
-    uint64_t addr[4];
-    uint64_t entry[4];
+    uint64_t addr[VTD_MAX_LEVELS];
+    uint64_t entry[VTD_MAX_LEVELS];
 } VTDFirstWalk;
 
-/* Section 3.6: bits 63:48 repeat the highest bit that is translated */
+/* Section 3.6: what is not translated repeats the highest bit that is */
 static bool vtd_canonical(const VTDConfig *cfg, uint64_t iova)
 {
     unsigned width = vtd_page_shift(cfg->levels + 1);

@@ -52,6 +52,9 @@ typedef enum VTDStage {
     VTD_STAGE_FIRST,
 } VTDStage;
 
+/* Of the deepest tables, which translate 57 bits */
+#define VTD_MAX_LEVELS                 5
+
 /**
  * VTDConfig: what one requester may do, from its root, context and PASID
  *            entries
@@ -60,7 +63,7 @@ typedef enum VTDStage {
  * @pasid: what invalidations know it by: the PASID of its requests, or the
  *         one that scalable mode has for those without; VTD_PASID_NONE in
  *         legacy mode
- * @levels: 3 or 4 levels of paging entries
+ * @levels: 3 to VTD_MAX_LEVELS levels of paging entries
  * @scalable: from tables of scalable mode, which has fault reasons of its own
  * @root: guest-physical address of the topmost paging structure
  * @address_limit: the first input address that is out of bounds; 0 for the

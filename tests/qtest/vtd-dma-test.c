@@ -67,6 +67,14 @@ static const Shape shapes[] = {
     { "/vtd/dma/3.7/48-bit/4k", "aw-bits=48", 4, 1, 0xa5a5a5a5a000ULL },
     { "/vtd/dma/3.7/48-bit/2m", "aw-bits=48", 4, 2, 0xa5a5a5a00000ULL },
     { "/vtd/dma/3.7/48-bit/1g", "aw-bits=48", 4, 3, 0xa5a580000000ULL },
+    { "/vtd/dma/3.7/57-bit/4k", "aw-bits=57", 5, 1, 0x15a5a5a5a5a5000ULL },
+    { "/vtd/dma/3.7/57-bit/2m", "aw-bits=57", 5, 2, 0x0a5a5a5a5a00000ULL },
+    { "/vtd/dma/3.7/57-bit/1g", "aw-bits=57", 5, 3, 0x15a5a5a40000000ULL },
+    { "/vtd/dma/3.7/57-bit/last-page", "aw-bits=57", 5, 1,
+      0x1fffffffffff000ULL },
+    { "/vtd/dma/3.7/48-of-57-bit/4k", "aw-bits=57", 4, 1,
+      0xa5a5a5a5a000ULL },
+    { "/vtd/dma/3.7/39-of-57-bit/4k", "aw-bits=57", 3, 1, 0x5a5a5a5000ULL },
     { "/vtd/dma/3.7/48-bit/last-page", "aw-bits=48", 4, 1,
       0xfffffffff000ULL },
     { "/vtd/dma/3.7/39-bit/last-page", "aw-bits=39", 3, 1, 0x7ffffff000ULL },
@@ -483,6 +491,11 @@ static void lss_reserved_ps4(Fix *f)
     set_pte(f, 4, QVTD_PTE_PS);
 }
 
+static void lss_reserved_ps5(Fix *f)
+{
+    set_pte(f, 5, QVTD_PTE_PS);
+}
+
 static void lss_reserved_2m(Fix *f)
 {
     point_pte(f, 2, 0x1000 | QVTD_PTE_PS | QVTD_PTE_RW);
@@ -608,6 +621,10 @@ static const Condition conditions[] = {
       YES, BOTH, ALIAS(39) },
     { "04/beyond-48", NULL, 4, nothing, QVTD_FR_ADDR_BEYOND, YES, BOTH,
       ALIAS(48) },
+    { "04/beyond-48-of-57", "aw-bits=57", 4, nothing, QVTD_FR_ADDR_BEYOND,
+      YES, BOTH, ALIAS(48) },
+    { "04/beyond-57", "aw-bits=57", 5, nothing, QVTD_FR_ADDR_BEYOND, YES,
+      BOTH, ALIAS(57) },
     { "04/beyond-63", NULL, 4, nothing, QVTD_FR_ADDR_BEYOND, YES, BOTH,
       ALIAS(63) },
     { "05/read-only", NULL, 3, lgn_read_only, QVTD_FR_WRITE, YES, WR, IOVA },
@@ -663,6 +680,8 @@ static const Condition conditions[] = {
       BOTH, IOVA },
     { "0c/level-4-page-size", NULL, 4, lss_reserved_ps4, QVTD_FR_PTE_RSVD,
       YES, BOTH, IOVA },
+    { "0c/level-5-page-size", "aw-bits=57", 5, lss_reserved_ps5,
+      QVTD_FR_PTE_RSVD, YES, BOTH, IOVA },
     { "0c/2m-bit-12", NULL, 3, lss_reserved_2m, QVTD_FR_PTE_RSVD, YES, BOTH,
       IOVA },
     { "0c/2m-bit-20", NULL, 3, lss_reserved_2m_top, QVTD_FR_PTE_RSVD, YES,

@@ -68,7 +68,8 @@ typedef struct Outcome {
     uint64_t ecap;
 } Outcome;
 
-static const char *refusal(const int *v)
+/* @stock: QEMU's own model, which has no 5-level paging */
+static const char *refusal(const int *v, bool stock)
 {
     if (v[PASID] && v[DEVICE_IOTLB]) {
         return "PASID based device IOTLB is not supported";
@@ -80,7 +81,9 @@ static const char *refusal(const int *v)
         return "x-flts is only available in scalable mode";
     }
     if (v[FLTS] && !v[AW]) {
-        return "Scalable mode(flts=on): supported value for aw-bits is: 48";
+        return stock ?
+            "Scalable mode(flts=on): supported value for aw-bits is: 48" :
+            "Scalable mode(flts=on): supported values for aw-bits are: 48, 57";
     }
     if (v[SCALABLE] && !v[DRAIN]) {
         return "Need to set dma_drain for scalable mode";
@@ -131,10 +134,10 @@ static uint64_t expect_ecap(const int *v)
     return ecap;
 }
 
-static Outcome expect(const int *v)
+static Outcome expect(const int *v, bool stock)
 {
     return (Outcome) {
-        .refusal = refusal(v),
+        .refusal = refusal(v, stock),
         .ver = 0x10,
         .cap = expect_cap(v),
         .ecap = expect_ecap(v),
@@ -197,7 +200,7 @@ static void check_registers(const char *env, const char *prop,
 
 static void check_one(const char *env, const int *v)
 {
-    Outcome want = expect(v);
+    Outcome want = expect(v, g_str_equal(env, STOCK_ENV));
     g_autofree char *prop = to_string(v);
 
     g_test_message("%s", prop);
@@ -283,13 +286,13 @@ typedef struct Refused {
 
 static const Refused refused[] = {
     { "aw-bits=0",
-      "Legacy mode: supported values for aw-bits are: 39, 48" },
+      "Legacy mode: supported values for aw-bits are: 39, 48, 57" },
     { "aw-bits=38",
-      "Legacy mode: supported values for aw-bits are: 39, 48" },
-    { "aw-bits=57",
-      "Legacy mode: supported values for aw-bits are: 39, 48" },
-    { "x-scalable-mode=on,x-flts=on,aw-bits=57",
-      "Scalable mode(flts=on): supported value for aw-bits is: 48" },
+      "Legacy mode: supported values for aw-bits are: 39, 48, 57" },
+    { "aw-bits=58",
+      "Legacy mode: supported values for aw-bits are: 39, 48, 57" },
+    { "x-scalable-mode=on,aw-bits=52", "Scalable mode(flts=off): "
+      "supported values for aw-bits are: 39, 48, 57" },
     { "intremap=off,eim=on",
       "eim=on cannot be selected without intremap=on" },
     { "x-flts=on", "x-flts is only available in scalable mode" },
@@ -316,6 +319,32 @@ static void test_refused(void)
     }
 }
 
+/* 11.4.2: SAGAW, MGAW; FS5LP with first-stage tables */
+static void test_5_levels(void)
+{
+    static const struct {
+        const char *more;
+        int index;
+    } modes[] = { { "" , -1 }, { ",x-scalable-mode=on", SCALABLE },
+                  { ",x-scalable-mode=on,x-flts=on", FLTS } };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        g_autofree char *prop = g_strdup_printf("aw-bits=57%s",
+                                                modes[i].more);
+        int v[NPROPS];
+        Outcome want;
+
+        initial_values(v);
+        v[SCALABLE] = modes[i].index != -1;
+        v[FLTS] = modes[i].index == FLTS;
+        want = expect(v, false);
+        want.cap &= ~(0x3fULL << 16);
+        want.cap |= 56ULL << 16 | QVTD_CAP_SAGAW_57 |
+                    (v[FLTS] ? QVTD_CAP_FS5LP : 0);
+        check_registers("QTEST_QEMU_BINARY", prop, &want);
+    }
+}
+
 /* "version" is a leftover that no register shows. */
 static void test_version(void)
 {
@@ -324,7 +353,7 @@ static void test_version(void)
     int v[NPROPS];
 
     initial_values(v);
-    want = expect(v);
+    want = expect(v, false);
     for (unsigned i = 0; i < ARRAY_SIZE(values); i++) {
         g_autofree char *prop = g_strdup_printf("version=%s", values[i]);
 
@@ -405,6 +434,7 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/properties/single", test_single);
     qtest_add_func("/vtd/properties/combinations", test_combinations);
     qtest_add_func("/vtd/properties/refused", test_refused);
+    qtest_add_func("/vtd/properties/5-levels", test_5_levels);
     qtest_add_func("/vtd/properties/version", test_version);
     qtest_add_func("/vtd/properties/compat", test_compat);
     qtest_add_func("/vtd/properties/compat/stale-tm", test_compat_stale_tm);

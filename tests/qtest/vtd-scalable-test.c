@@ -26,6 +26,7 @@ typedef struct Fix {
     QVtd *v;
     QVtdTestdev *t;
     bool first;
+    int levels;
     uint64_t pgd;
     uint64_t page;
 } Fix;
@@ -33,7 +34,7 @@ typedef struct Fix {
 /* The entry for @iova at @level below @pgd; tables on the way are made */
 static uint64_t pte_addr(Fix *f, uint64_t pgd, uint64_t iova, int level)
 {
-    for (int l = 4; ; l--) {
+    for (int l = f->levels; ; l--) {
         uint64_t addr = pgd + extract64(iova, 12 + 9 * (l - 1), 9) * 8;
 
         if (l == level) {
@@ -67,11 +68,12 @@ static void attach(Fix *f, uint32_t pasid, uint64_t pgd, uint16_t did)
 {
     if (f->first) {
         qvtd_sm_write_pasid(f->v, SID, pasid, QVTD_SM_PE_P |
-                            QVTD_SM_PE_PGTT(QVTD_PGTT_FIRST), did, pgd);
+                            QVTD_SM_PE_PGTT(QVTD_PGTT_FIRST), did,
+                            pgd | QVTD_SM_PE2_FSPM(f->levels));
     } else {
         qvtd_sm_write_pasid(f->v, SID, pasid, pgd | QVTD_SM_PE_P |
                             QVTD_SM_PE_PGTT(QVTD_PGTT_SECOND) |
-                            QVTD_SM_PE_AW(4), did, 0);
+                            QVTD_SM_PE_AW(f->levels), did, 0);
     }
 }
 
@@ -85,7 +87,8 @@ static uint64_t new_page(Fix *f, uint32_t value)
 
 static Fix fix_new(const char *props)
 {
-    Fix f = { .first = strstr(props, "flts") };
+    Fix f = { .first = strstr(props, "flts"),
+              .levels = strstr(props, "aw-bits=57") ? 5 : 4 };
 
     f.v = qvtd_start(props, "-device vtd-testdev,addr=4");
     f.t = qvtd_testdev(f.v, SID);
@@ -248,6 +251,31 @@ static void test_first_page_sizes(void)
         assert_reads(&f, 5, iova + (f.page - pa), 0x600d);
     }
     qvtd_assert_no_fault(f.v);
+    fix_quit(&f);
+}
+
+/* 3.6, 3.7: addresses that only 5 levels translate, and 4 levels beside them */
+static void test_5_levels(const void *props)
+{
+    Fix f = fix_new(props);
+    uint64_t high = f.first ? 0xff5a5a5a5a5a5000ULL : 0x15a5a5a5a5a5000ULL;
+    uint64_t beyond = 1ULL << (f.first ? 56 : 57);
+
+    map(&f, f.pgd, high, new_page(&f, 0x571), all_bits(&f));
+    map(&f, f.pgd, high & 0xffffffffffffULL, new_page(&f, 0x481),
+        all_bits(&f));
+    assert_reads(&f, 5, high, 0x571);
+    assert_reads(&f, 5, high & 0xffffffffffffULL, 0x481);
+    qvtd_assert_no_fault(f.v);
+    assert_read_fault(&f, f.first ? QVTD_SGN_1 : QVTD_SGN_5, 5, beyond);
+
+    f.levels = 4;
+    f.pgd = qvtd_alloc(f.v, 1);
+    map(&f, f.pgd, IOVA, new_page(&f, 0x482), all_bits(&f));
+    attach(&f, 5, f.pgd, DID);
+    flush_all(&f);
+    assert_reads(&f, 5, IOVA, 0x482);
+    assert_read_fault(&f, f.first ? QVTD_SGN_1 : QVTD_SGN_5, 5, 1ULL << 48);
     fix_quit(&f);
 }
 
@@ -852,6 +880,10 @@ int main(int argc, char **argv)
 
     add_stage("second", SECOND);
     add_stage("first", FIRST);
+    add_stage("second-57", SECOND ",aw-bits=57");
+    add_stage("first-57", FIRST ",aw-bits=57");
+    add("3.6", "5-levels", FIRST ",aw-bits=57", test_5_levels);
+    add("3.7", "5-levels", SECOND ",aw-bits=57", test_5_levels);
     qtest_add_func("/vtd/scalable/9.2/upper", test_upper_context);
     qtest_add_func("/vtd/scalable/3.6/page-sizes", test_first_page_sizes);
     qtest_add_func("/vtd/scalable/3.6/no-1g", test_first_no_1g);

@@ -38,7 +38,7 @@ static void fixture_init(Fixture *f, unsigned levels)
         .domain = 0xbeef,
         .levels = levels,
         .root = test_memory_frame(f->m),
-        .address_limit = levels == 3 ? 1ULL << 39 : 1ULL << 48,
+        .address_limit = 1ULL << (12 + 9 * levels),
         .host_mask = (1ULL << 48) - 1,
     };
 }
@@ -97,10 +97,10 @@ static VTDFaultReason walk_reason(Fixture *f, uint64_t iova, VTDPerm want)
     return walk(f, iova, want, &t);
 }
 
-/* Section 3.7: 4 KiB, 2 MiB and 1 GiB pages in trees of 3 and 4 levels */
+/* Section 3.7: 4 KiB, 2 MiB and 1 GiB pages in trees of 3 to 5 levels */
 static void test_page_sizes(void)
 {
-    for (unsigned levels = 3; levels <= 4; levels++) {
+    for (unsigned levels = 3; levels <= 5; levels++) {
         for (unsigned leaf = 1; leaf <= 3; leaf++) {
             uint64_t size = page_size(leaf), addr = 0x7d2480000000ULL;
             uint64_t offsets[] = { 0, 1, 0xfff, size / 2, size - 1 };
@@ -219,6 +219,7 @@ typedef struct Reserved {
 
 static const Reserved reserved_cases[] = {
     { "pml4e", 4, false, 48, SNP | TM, 0x000f000000000080ULL },
+    { "pml5e", 5, false, 48, SNP | TM, 0x000f000000000080ULL },
     { "pdpe", 3, false, 48, SNP | TM, 0x000f000000000000ULL },
     { "pde", 2, false, 48, SNP | TM, 0x000f000000000000ULL },
     { "pml4e/haw-39", 4, false, 39, 0, 0x000fff8000000080ULL },
@@ -256,7 +257,7 @@ static void test_reserved(const void *opaque)
     VTDTranslation t;
     Fixture f;
 
-    fixture_init(&f, 4);
+    fixture_init(&f, MAX(c->level, 4));
     f.cfg.host_mask = (1ULL << c->haw) - 1;
     f.cfg.rsvd_leaf = c->rsvd_leaf;
     if (c->leaf) {
@@ -304,7 +305,7 @@ static void test_reserved_first(void)
 /* LGN.1: addresses from the limit on */
 static void test_address_limit(void)
 {
-    for (unsigned levels = 3; levels <= 4; levels++) {
+    for (unsigned levels = 3; levels <= 5; levels++) {
         uint64_t limit;
         Fixture f;
 
@@ -697,7 +698,7 @@ static void walk_out_of_budget(Fixture *f, Visits *v, uint64_t *last)
 /* Tables that point to themselves */
 static void test_range_budget(void)
 {
-    for (unsigned levels = 3; levels <= 4; levels++) {
+    for (unsigned levels = 3; levels <= 5; levels++) {
         uint64_t last = UINT64_MAX;
         Visits v = { .runs = (void *)&last };
         Fixture f;
@@ -923,7 +924,7 @@ static uint64_t *first_entry_at(Fixture *f, uint64_t iova, unsigned level)
 {
     uint64_t *entry = entry_at(f, iova, level);
 
-    for (unsigned l = 4; l > level; l--) {
+    for (unsigned l = f->cfg.levels; l > level; l--) {
         *entry_at(f, iova, l) |= FP | FW | FU;
     }
     return entry;
@@ -980,32 +981,34 @@ static void test_first_page_sizes(void)
     }
 }
 
-/* SGN.1: bits 63:48 are copies of bit 47 */
-static void test_first_canonical(void)
+/* SGN.1: the bits that are not translated are copies of the next lower one */
+static void check_first_canonical(unsigned levels)
 {
+    uint64_t low_end = 1ULL << (12 + 9 * levels - 1), high = -low_end;
     Fixture f;
 
     first_init(&f);
-    first_map(&f, 0x7ffffffff000ULL, 1, 0x5000, FP | FU);
-    first_map(&f, 0xffff800000000000ULL, 1, 0x6000, FP | FU);
-    g_assert_cmphex(first_reason(&f, 0x7fffffffffffULL, VTD_PERM_R), ==, 0);
-    g_assert_cmphex(first_reason(&f, 0xffff800000000000ULL, VTD_PERM_R),
-                    ==, 0);
+    f.cfg.levels = levels;
+    first_map(&f, low_end - KiB4, 1, 0x5000, FP | FU);
+    first_map(&f, high, 1, 0x6000, FP | FU);
+    g_assert_cmphex(first_reason(&f, low_end - 1, VTD_PERM_R), ==, 0);
+    g_assert_cmphex(first_reason(&f, high, VTD_PERM_R), ==, 0);
     f.m->reads = 0;
-    for (unsigned bit = 48; bit < 64; bit++) {
-        uint64_t wrong = 1ULL << bit;
-
-        g_assert_cmphex(first_reason(&f, 0x7ffffffff000ULL ^ wrong,
+    for (uint64_t wrong = 2 * low_end; wrong; wrong <<= 1) {
+        g_assert_cmphex(first_reason(&f, (low_end - KiB4) ^ wrong,
                                      VTD_PERM_R), ==, 0x80);
-        g_assert_cmphex(first_reason(&f, 0xffff800000000000ULL ^ wrong,
-                                     VTD_PERM_W), ==, 0x80);
+        g_assert_cmphex(first_reason(&f, high ^ wrong, VTD_PERM_W), ==, 0x80);
     }
-    g_assert_cmphex(first_reason(&f, 0x800000000000ULL, VTD_PERM_NONE),
-                    ==, 0x80);
-    g_assert_cmphex(first_reason(&f, 0xffff7fffffffffffULL, VTD_PERM_R),
-                    ==, 0x80);
+    g_assert_cmphex(first_reason(&f, low_end, VTD_PERM_NONE), ==, 0x80);
+    g_assert_cmphex(first_reason(&f, high - 1, VTD_PERM_R), ==, 0x80);
     g_assert_cmpuint(f.m->reads, ==, 0);
     fixture_destroy(&f);
+}
+
+static void test_first_canonical(void)
+{
+    check_first_canonical(4);
+    check_first_canonical(5);
 }
 
 /*
@@ -1069,6 +1072,7 @@ typedef struct FirstReserved {
 
 static const FirstReserved first_reserved_cases[] = {
     { "pml4e", 4, false, 48, 0, false, 0x000f000000000080ULL },
+    { "pml5e", 5, false, 48, 0, false, 0x000f000000000080ULL },
     { "pdpe", 3, false, 48, 0, false, 0x000f000000000000ULL },
     { "pde", 2, false, 48, 0, false, 0x000f000000000000ULL },
     { "page-1g", 3, true, 48, 0, false, 0x000f00003fffe000ULL },
@@ -1094,6 +1098,7 @@ static void test_first_reserved(const void *opaque)
     Fixture f;
 
     first_init(&f);
+    f.cfg.levels = MAX(c->level, 4);
     f.cfg.host_mask = (1ULL << c->haw) - 1;
     f.cfg.rsvd_any = c->rsvd_any;
     f.cfg.no_huge = c->no_huge;

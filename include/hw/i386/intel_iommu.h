@@ -25,6 +25,9 @@ OBJECT_DECLARE_SIMPLE_TYPE(IntelIOMMUState, INTEL_IOMMU_DEVICE)
 /* Host address widths that the unit can have, in bits */
 #define VTD_HOST_AW_39BIT           39
 #define VTD_HOST_AW_48BIT           48
+#define VTD_HOST_AW_57BIT           57
+/* Host addresses are never wider than x86 allows, input addresses can be */
+#define VTD_HOST_AW_MAX             52
 
 /* An MSI address is two registers wide in kvm_irq_routing_entry */
 #define VTD_MSI_ADDR_HI_SHIFT       32
@@ -85,7 +88,8 @@ typedef struct VTDStream {
  * The properties are constant once the device is realized.
  *
  * @version: accepted and ignored, as it always was
- * @aw_bits: width of input addresses and of the host's, 39 or 48 bits
+ * @aw_bits: width of input addresses, 39, 48 or 57 bits, and of the host's,
+ *           which is VTD_HOST_AW_MAX at most
  * @caching_mode: the guest flushes when it maps, too (needed for vfio-pci)
  * @dma_drain: CAP.DWD and CAP.DRD
  * @dma_translation: DMA remapping is offered

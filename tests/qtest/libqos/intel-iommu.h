@@ -70,6 +70,7 @@
 #define QVTD_CAP_SAGAW(c)       extract64(c, 8, 5)
 #define QVTD_CAP_SAGAW_39       BIT_ULL(9)
 #define QVTD_CAP_SAGAW_48       BIT_ULL(10)
+#define QVTD_CAP_SAGAW_57       BIT_ULL(11)
 #define QVTD_CAP_MGAW(c)        extract64(c, 16, 6)
 #define QVTD_CAP_ZLR            BIT_ULL(22)
 #define QVTD_CAP_FRO(c)         extract64(c, 24, 10)
@@ -80,6 +81,7 @@
 #define QVTD_CAP_DWD            BIT_ULL(54)
 #define QVTD_CAP_DRD            BIT_ULL(55)
 #define QVTD_CAP_FS1GP          BIT_ULL(56)
+#define QVTD_CAP_FS5LP          BIT_ULL(60)
 #define QVTD_CAP_PI             BIT_ULL(59)
 #define QVTD_CAP_ESIRTPS        BIT_ULL(62)
 #define QVTD_CAP_ESRTPS         BIT_ULL(63)
@@ -259,6 +261,7 @@ typedef enum QVtdReason {
 #define QVTD_SM_PE_FPD          BIT_ULL(1)
 #define QVTD_SM_PE_AW(levels)   ((uint64_t)((levels) - 2) << 2)
 #define QVTD_SM_PE_PGTT(t)      ((uint64_t)(t) << 6)
+#define QVTD_SM_PE2_FSPM(levels) ((uint64_t)((levels) - 4) << 2)
 #define QVTD_PGTT_FIRST         1
 #define QVTD_PGTT_SECOND        2
 #define QVTD_PGTT_NESTED        3
