@@ -92,6 +92,13 @@ class VTDModes(VTDGuestTest):
         self.vfio()
         self.assert_quiet()
 
+    def test_57_bits(self):
+        _, cap, _ = self.work('intremap=on,aw-bits=57', cpu='max,la57=on')
+        self.assertEqual(self.sagaw_and_mgaw(cap), (0xe, 57))
+        self.assert_levels(5)
+        self.vfio()
+        self.assert_quiet()
+
     def test_pass_through_39_bits(self):
         _, cap, _ = self.work('intremap=on,aw-bits=39', 'iommu=pt',
                               domains='identity')

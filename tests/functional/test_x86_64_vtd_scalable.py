@@ -41,8 +41,10 @@ FIRST_FAULTS = vfio_faults('0x85', '0x71', '0x71')
 
 class VTDScalable(VTDGuestTest):
 
-    def work(self, unit, append='', domains='DMA-FQ', kernel=None):
+    def work(self, unit, append='', domains='DMA-FQ', kernel=None, cpu=None):
         """Boot in scalable mode, and do all the I/O."""
+        if cpu:
+            self.vm.add_args('-cpu', cpu)
         disks = self.new_disks('virtio', 'nvme', 'ahci')
         guest = self.boot(unit, disks, f'intel_iommu=sm_on {append}',
                           nic_pair() + EDU, kernel)
@@ -100,6 +102,22 @@ class VTDScalable(VTDGuestTest):
     def test_pasid_mode(self):
         self.work(f'{SECOND},x-pasid-mode=on')
         self.vfio(SECOND_FAULTS)
+
+    def wide(self, unit, kernel=None, cpu='max,la57=on'):
+        """Linux uses 5 levels if the unit has them, whatever the CPU has."""
+        self.work(f'{unit},aw-bits=57', kernel=kernel, cpu=cpu)
+        self.assert_levels(5)
+        self.vfio(FIRST_FAULTS if unit == FIRST else SECOND_FAULTS)
+
+    def test_second_stage_57_bits(self):
+        self.wide(SECOND)
+
+    def test_first_stage_57_bits(self):
+        self.wide(FIRST)
+
+    def test_second_kernel_first_stage_57_bits(self):
+        self.wide(FIRST, self.need_kernel('QEMU_TEST_VTD_KERNEL2'),
+                  cpu='qemu64')
 
     def test_second_kernel_second_stage(self):
         self.work(SECOND, kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))

@@ -139,6 +139,13 @@ class VTDGuestTest(QemuSystemTest):
         except GuestError as err:
             self.missing(str(err))
 
+    def assert_levels(self, levels):
+        """All that is translated is translated by so many levels."""
+        info, = self.vm.cmd('x-query-vtd')
+        found = {requester['levels'] for requester in info['requesters']
+                 if 'levels' in requester}
+        self.assertEqual(found, {levels}, info)
+
     def new_disks(self, *kinds):
         return [Disk(kind, self.scratch_file()) for kind in kinds]
 
