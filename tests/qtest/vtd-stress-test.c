@@ -110,7 +110,7 @@ typedef struct Stress {
     uint64_t answer;            /* where wait descriptors write to */
     uint32_t answers;
     unsigned faults;            /* this round */
-    unsigned between;           /* as a bit, a set that was in use for a while */
+    unsigned between;           /* bit of a set that was in use for a while */
     unsigned rounds;
     unsigned moves;
     unsigned early[2];          /* segments to the old, to the new page */
