@@ -850,8 +850,15 @@ static void check_in_pieces(Fixture *f, const Visits *whole, uint64_t first,
         }
     } while (!done);
     g_assert_cmpuint(v.runs->len, ==, whole->runs->len);
-    g_assert_cmpint(memcmp(v.runs->data, whole->runs->data,
-                           v.runs->len * sizeof(VTDTranslation)), ==, 0);
+    for (unsigned i = 0; i < v.runs->len; i++) {
+        VTDTranslation *a = run_at(&v, i);
+        VTDTranslation *b = &g_array_index(whole->runs, VTDTranslation, i);
+
+        g_assert_cmphex(a->iova, ==, b->iova);
+        g_assert_cmphex(a->mask, ==, b->mask);
+        g_assert_cmphex(a->addr, ==, b->addr);
+        g_assert_cmphex(a->perm, ==, b->perm);
+    }
     visits_free(&v);
 }
 
