@@ -65,19 +65,31 @@
  */
 #define VTD_PASID_SPACES               1024
 
-/*
- * What a guest can make the unit do for those who shadow its tables.  After
- * one command VTD_SHADOW_BUDGET entries of the tables are read for a requester
- * at most: with 4 KiB pages that is 16 GiB, far more than one vfio container
- * takes (65535 mappings by default).  Nor does the shadow hold more than
- * VTD_SHADOW_MAPPINGS, whatever the number of commands; each takes about 100
- * bytes.  The other two are what is done in one go, with the big lock held:
- * entries that are read, and mappings that are announced or withdrawn.
+/**
+ * VTDShadowLimits: what a guest can make the unit do for those who shadow its
+ *                  tables
+ * @budget: entries of the tables that are read for a requester after one
+ *          command
+ * @mappings: mappings that the shadow of a requester holds, whatever the
+ *            number of commands; each takes about 100 bytes
+ * @run_entries: entries that are read in one go, with the big lock held
+ * @run_events: mappings that are announced or withdrawn in one go
  */
-#define VTD_SHADOW_BUDGET              (1U << 22)
-#define VTD_SHADOW_MAPPINGS            (1U << 22)
-#define VTD_SHADOW_RUN_ENTRIES         (1U << 16)
-#define VTD_SHADOW_RUN_EVENTS          (1U << 12)
+typedef struct VTDShadowLimits {
+    unsigned budget;
+    unsigned mappings;
+    unsigned run_entries;
+    unsigned run_events;
+} VTDShadowLimits;
+
+/*
+ * With 4 KiB pages these are 16 GiB, far more than one vfio container takes
+ * (65535 mappings by default)
+ */
+#define VTD_SHADOW_LIMITS ((VTDShadowLimits) { \
+    .budget = 1U << 22, .mappings = 1U << 22, \
+    .run_entries = 1U << 16, .run_events = 1U << 12, \
+})
 
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
@@ -234,7 +246,7 @@ typedef struct VTDAddressSpace {
  * @count_hits: keep VTDAddressSpace.hits, which several threads write to
  * @pasid_spaces: how many of @spaces are for requests with PASID
  * @behind: the shadow of one of @spaces is
- * @run_entries, @run_events: what one vtd_shadows_run() may do
+ * @limits: of the work for shadows
  * @late_status: bits of GSTS to be set when no shadow is behind
  */
 struct VTDUnit {
@@ -250,8 +262,7 @@ struct VTDUnit {
     bool count_hits;
     VTDQueue queue;
     bool behind;
-    unsigned run_entries;
-    unsigned run_events;
+    VTDShadowLimits limits;
     uint32_t late_status;
     VTDFaultLog fault;
     VTDInterruptCache iec;

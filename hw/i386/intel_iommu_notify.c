@@ -143,7 +143,7 @@ static bool vtd_shadow_announce(VTDShadowRun *run, const VTDMapping *m)
     if (!vtd_shadow_withdraw(run, m->first, m->last) || run->events == 0) {
         return false;
     }
-    if (g_tree_nnodes(shadow) >= VTD_SHADOW_MAPPINGS) {
+    if (g_tree_nnodes(shadow) >= run->as->unit->limits.mappings) {
         return true;
     }
     run->events--;
@@ -203,7 +203,7 @@ static void vtd_shadow_behind(VTDAddressSpace *as, uint64_t first,
     }
     as->unit->behind = shadow->behind = true;
     shadow->range = (VTDRange) {
-        .first = first, .last = last, .budget = VTD_SHADOW_BUDGET,
+        .first = first, .last = last, .budget = as->unit->limits.budget,
     };
 }
 
@@ -231,7 +231,8 @@ static bool vtd_shadow_walk(VTDShadowRun *run, const VTDConfig *cfg)
         qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: the tables of requester "
                       "0x%04x have more than %u entries: from 0x%" PRIx64
                       " on nothing is mapped for the devices of the host\n",
-                      vtd_sid(run->as), VTD_SHADOW_BUDGET, range->first);
+                      vtd_sid(run->as), run->as->unit->limits.budget,
+                      range->first);
     }
     return done;
 }
@@ -254,7 +255,8 @@ static bool vtd_shadow_run(VTDShadowRun *run)
 bool vtd_shadows_run(VTDUnit *unit)
 {
     VTDShadowRun run = {
-        .events = unit->run_events, .entries = unit->run_entries,
+        .events = unit->limits.run_events,
+        .entries = unit->limits.run_entries,
     };
 
     if (!unit->behind) {

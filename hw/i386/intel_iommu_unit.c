@@ -138,8 +138,7 @@ VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
         .read = vtd_memory_read, .update = vtd_memory_update,
     };
     unit->queue.width = 16;
-    unit->run_entries = VTD_SHADOW_RUN_ENTRIES;
-    unit->run_events = VTD_SHADOW_RUN_EVENTS;
+    unit->limits = VTD_SHADOW_LIMITS;
     unit->bh = qemu_bh_new_guarded(vtd_unit_bh, unit,
                                    &owner->mem_reentrancy_guard);
     vtd_epochs_init(&unit->epochs);

@@ -31,7 +31,7 @@ static int vtd_pre_save(void *opaque)
 
     vtd_unit_settle(unit);
     while (!vtd_commands_resume(unit)) {
-        /* It has a bound, see VTD_SHADOW_BUDGET */
+        /* It has a bound, see VTDShadowLimits */
     }
     dmar = qatomic_read_u64(&unit->dmar);
     ir = qatomic_read_u64(&unit->ir);

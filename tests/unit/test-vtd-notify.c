@@ -196,8 +196,8 @@ static void settle(Fixture *f)
         f->m->reads = 0;
         heard = 0;
         done = vtd_shadows_run(&f->unit);
-        g_assert_cmpuint(f->m->reads, <=, f->unit.run_entries);
-        g_assert_cmpuint(heard, <=, f->unit.run_events);
+        g_assert_cmpuint(f->m->reads, <=, f->unit.limits.run_entries);
+        g_assert_cmpuint(heard, <=, f->unit.limits.run_events);
         g_assert_cmpuint(++f->runs, <, 1 << 20);
     } while (!done);
 }
@@ -238,8 +238,7 @@ static void fixture_init(Fixture *f, unsigned levels)
     f->unit.cap.device_iotlb = true;
     f->unit.memory = f->m->dev;
     f->unit.dmar = VTD_DMAR_ENABLED;
-    f->unit.run_entries = VTD_SHADOW_RUN_ENTRIES;
-    f->unit.run_events = VTD_SHADOW_RUN_EVENTS;
+    f->unit.limits = VTD_SHADOW_LIMITS;
     QLIST_INSERT_HEAD(&f->unit.space_list, &f->as, next);
     f->as.unit = &f->unit;
     f->as.devfn = 0x18;
@@ -549,8 +548,8 @@ static void random_steps(Fixture *f, GRand *r)
 {
     do {
         random_step(f, r);
-        f->unit.run_entries = g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
-        f->unit.run_events = g_rand_int_range(r, 1, 20);
+        f->unit.limits.run_entries = g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
+        f->unit.limits.run_events = g_rand_int_range(r, 1, 20);
         if (g_rand_int_range(r, 0, 2)) {
             vtd_shadows_run(&f->unit);
         }
@@ -846,10 +845,15 @@ static void test_refusals(void)
 /* One table that is its own table at each level: 2^36 pages */
 static void test_hostile(void)
 {
+    VTDShadowLimits *limits;
     Listener l = { };
     Fixture f;
 
     fixture_init(&f, 4);
+    limits = &f.unit.limits;
+    limits->budget = limits->mappings = 1 << 16;
+    limits->run_entries = 1 << 12;
+    limits->run_events = 1 << 10;
     for (unsigned i = 0; i < 512; i++) {
         *test_memory_word(f.m, f.cfg.root + 8 * i) = f.cfg.root | RW;
     }
@@ -861,18 +865,18 @@ static void test_hostile(void)
     QLIST_INSERT_HEAD(&f.as.iommu.iommu_notify, &l.n, node);
     flags_changed(&f);
     vtd_notify_replay(&f.as, &l.n);
-    g_assert_cmpuint(l.maps, ==, VTD_SHADOW_RUN_EVENTS);
+    g_assert_cmpuint(l.maps, ==, limits->run_events);
     settle(&f);
-    g_assert_cmpuint(f.runs, >, VTD_SHADOW_BUDGET / VTD_SHADOW_RUN_ENTRIES);
-    g_assert_cmpuint(l.maps, >, VTD_SHADOW_BUDGET / 2);
-    /* No series of flushes gets beyond that */
+    g_assert_cmpuint(f.runs, >, limits->budget / limits->run_entries);
+    g_assert_cmpuint(l.maps, >, limits->budget / 2);
+    g_assert_cmpuint(l.maps, <, limits->mappings);
+    /* No series of flushes gets beyond the number of mappings */
     for (unsigned i = 0; i < 4; i++) {
         flush(&f, (1ULL << 40) + i * GiB1, GiB1);
-        g_assert_cmpuint(f.runs, <=, GiB1 / KiB4 / VTD_SHADOW_RUN_EVENTS + 8);
     }
-    g_assert_cmpuint(l.maps - l.unmaps, <=, VTD_SHADOW_MAPPINGS);
+    g_assert_cmpuint(l.maps - l.unmaps, ==, limits->mappings);
     g_assert_cmpuint(g_tree_nnodes(f.as.shadow.mappings), ==,
-                     l.maps - l.unmaps);
+                     limits->mappings);
     /* And there is a way back */
     memset(test_memory_word(f.m, f.cfg.root), 0, KiB4);
     flush_all(&f);
@@ -890,7 +894,7 @@ static void test_gone_while_behind(void)
 
     fixture_init(&f, 3);
     map_some(&f);
-    f.unit.run_events = 1;
+    f.unit.limits.run_events = 1;
     listener_add(&f, &l, IOMMU_NOTIFIER_IOTLB_EVENTS, 0, UINT64_MAX);
     set_entry(&f, 0x5000, 1, 0);
     set_entry(&f, GiB1, 2, 0);
