@@ -62,8 +62,15 @@ def _tests():
 
 
 def select(tests, suite, names, with_long):
-    """Names of the tests asked for; a wrong word is an error."""
-    suites = sorted(set().union(*tests.values()) - {LONG})
+    """
+    Names of the tests asked for; a wrong word is an error.  Suite "vtd-long"
+    is those of "vtd" that take long.
+    """
+    suites = set().union(*tests.values()) - {LONG}
+    suites |= {f'{name}-{LONG}' for belongs in tests.values()
+               if LONG in belongs for name in belongs - {LONG}}
+    suites = sorted(suites)
+    only_long = bool(suite) and suite.endswith('-' + LONG)
     if suite and suite not in suites:
         raise Fail(f'there is no suite "{suite}"; there are: '
                    + ', '.join(suites))
@@ -73,6 +80,9 @@ def select(tests, suite, names, with_long):
                        + ', '.join(sorted(tests)))
     if names:
         return list(names)
+    if only_long:
+        wanted = {suite.rpartition('-')[0], LONG}
+        return [name for name, belongs in tests.items() if wanted <= belongs]
     return [name for name, belongs in tests.items()
             if (not suite or suite in belongs)
             and (with_long or LONG not in belongs)]

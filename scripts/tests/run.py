@@ -482,8 +482,9 @@ class Count(unittest.TestCase):
         tests = {'a': {'s'}, 'b': {'s', 'long'}, 'c': {'t'}}
         self.assertEqual(suites.select(tests, 's', [], False), ['a'])
         self.assertEqual(suites.select(tests, 's', [], True), ['a', 'b'])
+        self.assertEqual(suites.select(tests, 's-long', [], False), ['b'])
         self.assertEqual(suites.select(tests, '', ['b'], False), ['b'])
-        with self.assertRaisesRegex(say.Fail, 'there are: s, t'):
+        with self.assertRaisesRegex(say.Fail, 'there are: s, s-long, t'):
             suites.select(tests, 'x', [], False)
         with self.assertRaisesRegex(say.Fail, 'no test "x"'):
             suites.select(tests, '', ['x'], False)
