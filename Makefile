@@ -12,8 +12,9 @@ help:
 	@echo '                 (DISK=virtio|nvme|ahci|FILE, KERNEL=6.1|6.12|FILE,'
 	@echo '                 MODE=lazy|strict|pt, EIM=on; demo/run --help tells more)'
 	@echo 'make shell       a console in that guest'
-	@echo 'make check       all tests; SUITE=vtd|series one suite, TEST=name one test'
-	@echo 'make check-long  also: every commit by itself, documentation, all x86 qtests'
+	@echo 'make check       all tests; SUITE=vtd|series one suite, TEST=name one test;'
+	@echo '                 SUITE=vtd-long|series-long what takes long'
+	@echo 'make check-long  all of these'
 	@echo 'make bench       how fast: our unit, that of QEMU and an ideal one in turns'
 	@echo '                 (SUITE=vtd, CASE="512 page", GUEST=off, IDEAL=off)'
 	@echo 'make build       compile; BUILD=asan with sanitizers, BUILD=stock QEMU alone'
@@ -36,6 +37,7 @@ demo shell: deps
 
 # TEST names one test or several; the last line counts what really ran
 check: deps
+	@case '$(SUITE)' in *-long) sh scripts/deps scripts/packages-long;; esac
 	@$(SERIES) test $(if $(SUITE),--suite '$(SUITE)') $(TEST) </dev/null
 
 check-long: deps
