@@ -28,8 +28,6 @@
 /* Section 3.15: interrupt requests, neither translated nor mapped */
 #define WINDOW      0xfee00000ULL
 #define WINDOW_LAST 0xfeefffffULL
-/* The last address of a region that is as large as can be */
-#define TOP         (UINT64_MAX - 1)
 #define IOVA        0x40200000ULL       /* begins a page of 2 MiB */
 #define RW          QVTD_PTE_RW
 #define R           QVTD_PTE_R
@@ -173,6 +171,7 @@ static GArray *heard(QVtdTestdev *t)
     g_assert_cmpuint(n, <, T_RECORDS);
     qsort(buffer, n, sizeof(*buffer), piece_compare);
     for (unsigned i = 0; i < n; i++) {
+        buffer[i].addr = buffer[i].perm ? buffer[i].addr : 0;
         pieces_push(pieces, buffer[i]);
     }
     return pieces;
@@ -1298,7 +1297,7 @@ static void flush_device(Fix *f, uint16_t sid, uint64_t hi)
 static void test_device_tlb(const void *props)
 {
     Fix f = fix_start(props, "queue");
-    static const uint64_t bases[] = { 0, 0x123456789abcd000ULL & ~0ULL };
+    static const uint64_t bases[] = { 0, 0x123456789abcd000ULL };
 
     g_assert_cmphex(listen_all(f.t[0], T_DEVTLB), ==, T_DEVTLB);
     g_assert_cmphex(listen_all(f.t[1], T_DEVTLB), ==, T_DEVTLB);
@@ -1313,7 +1312,7 @@ static void test_device_tlb(const void *props)
             uint64_t ones = size ? (size >> 1) - KiB4 : INT64_MAX & -KiB4;
 
             flush_device(&f, SID, first | ones | 1);
-            assert_heard(f.t[0], first, MIN(first + size - 1, TOP));
+            assert_heard(f.t[0], first, first + size - 1);
             assert_silence(f.t[1]);
         }
     }
