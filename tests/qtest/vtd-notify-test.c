@@ -1369,7 +1369,8 @@ typedef struct Refusal {
 static const Refusal refusals[] = {
     { "", T_SHADOW, "device 00.04.0 requires caching mode" },
     { "device-iotlb=on", T_SHADOW, "device 00.04.0 requires caching mode" },
-    { "caching-mode=on", T_DEVTLB, "device 00.04.0 requires device IOTLB mode" },
+    { "caching-mode=on", T_DEVTLB,
+      "device 00.04.0 requires device IOTLB mode" },
     { "", T_DEVTLB, "device 00.04.0 requires device IOTLB mode" },
     { CACHING ",snoop-control=on", T_SHADOW,
       "Snoop Control with vhost or VFIO is not supported" },
