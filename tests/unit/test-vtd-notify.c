@@ -548,7 +548,8 @@ static void random_steps(Fixture *f, GRand *r)
 {
     do {
         random_step(f, r);
-        f->unit.limits.run_entries = g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
+        f->unit.limits.run_entries =
+            g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
         f->unit.limits.run_events = g_rand_int_range(r, 1, 20);
         if (g_rand_int_range(r, 0, 2)) {
             vtd_shadows_run(&f->unit);
