@@ -1241,6 +1241,47 @@ static void test_hostile(const void *how)
     fix_quit(&f);
 }
 
+/* 40 tables full of pages from @iova on: more than is told in one go */
+static void map_many(Fix *f, uint64_t iova)
+{
+    uint64_t words[512];
+
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t table = qvtd_alloc(f->v, 1);
+
+        /* Every page the same, lest they be compared as one */
+        for (unsigned j = 0; j < 512; j++) {
+            words[j] = cpu_to_le64(f->status | RW);
+        }
+        qtest_bufwrite(f->v->qts, table, words, sizeof(words));
+        qtest_writeq(f->v->qts, qvtd_pte_addr(f->d, iova + i * MiB2, 2),
+                     table | RW);
+    }
+}
+
+/*
+ * By register, a command may come while another one is being carried out:
+ * neither is lost, whichever has the lower addresses.
+ */
+static void test_two_commands(const void *how)
+{
+    Fix f = fix_new(CACHING, how);
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t iova = i ? 16 * GiB1 : 4 * GiB1;
+        uint64_t page = 12 * GiB1;
+
+        map_many(&f, iova);
+        qvtd_map(f.d, page, 0x8000000 + i * KiB4, RW);
+        qvtd_writeq(f.v, QVTD_CCMD, QVTD_CCMD_ICC |
+                    QVTD_CCMD_CIRG(QVTD_GRAN_GLOBAL));
+        flush_iotlb(&f, QVTD_GRAN_PAGE, DID, page, 0);
+        g_assert_false(qvtd_readq(f.v, QVTD_CCMD) & QVTD_CCMD_ICC);
+        assert_follows(f.t[0], f.d);
+    }
+    fix_quit(&f);
+}
+
 /* Tables that cannot be read, or lead back to where they began */
 static void test_broken(const void *how)
 {
@@ -1458,6 +1499,8 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/notify/first-stage", test_first_stage);
     qtest_add_data_func("/vtd/notify/pasid", "queue", test_pasid);
     qtest_add_data_func("/vtd/notify/hostile", "queue", test_hostile);
+    qtest_add_data_func("/vtd/notify/two-commands", "register",
+                        test_two_commands);
     add("broken", test_broken);
     qtest_add_data_func("/vtd/notify/device-tlb/caching", CACHING,
                         test_device_tlb);
