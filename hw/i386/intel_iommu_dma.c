@@ -39,7 +39,7 @@ static VTDFaultReason vtd_tables_config(VTDAddressSpace *as, uint16_t sid,
                                    dmar & VTD_PAGE_MASK, sid, as->pasid, cfg);
     }
     if (ttm != VTD_TTM_LEGACY) {
-        return VTD_FR_ROOT_ACCESS;
+        return VTD_FR_SM_TTM;
     }
     if (as->pasid != VTD_PASID_NONE) {
         return VTD_FR_SM_TTM_PASID;

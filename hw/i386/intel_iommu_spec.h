@@ -398,6 +398,7 @@ typedef enum VTDFaultReason {
     VTD_FR_IR_RSVD = 0x24,
     VTD_FR_IR_COMPAT_BLOCKED = 0x25,
     VTD_FR_IR_SOURCE = 0x26,
+    VTD_FR_SM_TTM = 0x30,                   /* SRTA.1: not offered */
     VTD_FR_SM_TTM_PASID = 0x31,             /* SRTA.2: PASID, legacy mode */
     VTD_FR_SM_ROOT_ACCESS = 0x38,           /* SRT.1 */
     VTD_FR_SM_ROOT_NOT_PRESENT = 0x39,      /* SRT.2 */

@@ -23,6 +23,7 @@ bool vtd_fault_qualified(VTDFaultReason reason)
     case VTD_FR_IR_INDEX:
     case VTD_FR_IR_ACCESS:
     case VTD_FR_IR_COMPAT_BLOCKED:
+    case VTD_FR_SM_TTM:
     case VTD_FR_SM_TTM_PASID:
     case VTD_FR_SM_ROOT_ACCESS:
     case VTD_FR_SM_ROOT_NOT_PRESENT:
@@ -267,7 +268,7 @@ static VTDFaultReason vtd_pasid_first_stage(const VTDCapDesc *cap,
     if (e[2] & ~cfg->host_mask) {
         return VTD_FR_SM_PASID_RSVD;
     }
-    if (!cap->first_stage || levels > VTD_MAX_LEVELS ||
+    if (!cap->first_stage ||
         (levels > 4 && vtd_page_shift(levels + 1) > cap->aw_bits)) {
         return VTD_FR_SM_PASID_INVALID;
     }

@@ -356,6 +356,17 @@ static void lrt_address(Fix *f)
     qvtd_set_root(f->v, QVTD_HOLE);
 }
 
+/* 11.4.5: modes that this unit does not offer */
+static void ttm_scalable(Fix *f)
+{
+    qvtd_set_root(f->v, f->v->root | QVTD_RTADDR_TTM_SCALABLE);
+}
+
+static void ttm_abort(Fix *f)
+{
+    qvtd_set_root(f->v, f->v->root | QVTD_RTADDR_TTM_ABORT);
+}
+
 static void lrt_reserved_low(Fix *f)
 {
     set_bits(f, root_entry(f), BIT_ULL(11));
@@ -666,6 +677,8 @@ static const Condition conditions[] = {
       BOTH, IOVA },
     { "0a/bit-127", NULL, 3, lrt_reserved_top, QVTD_FR_ROOT_RSVD, NO,
       BOTH, IOVA },
+    { "30/scalable", NULL, 3, ttm_scalable, QVTD_SRTA_1, NO, BOTH, IOVA },
+    { "30/abort", NULL, 3, ttm_abort, QVTD_SRTA_1, NO, BOTH, IOVA },
     { "0b/bit-4", NULL, 3, lct_reserved_bit4, QVTD_FR_CTX_RSVD, UNSAID, BOTH,
       IOVA },
     { "0b/bit-11", NULL, 3, lct_reserved_bit11, QVTD_FR_CTX_RSVD, UNSAID, BOTH,

@@ -384,6 +384,8 @@ static void test_root_latch(void)
     qvtd_set_root(f.v, qvtd_alloc(f.v, 1));
     assert_read_fault(&f, QVTD_SRTA_2, 5, IOVA);
     assert_read_fault(&f, QVTD_FR_ROOT_NOT_PRESENT, NONE, IOVA);
+    qvtd_set_root(f.v, root | QVTD_RTADDR_TTM_ABORT);
+    assert_read_fault(&f, QVTD_SRTA_1, NONE, IOVA);
     qvtd_set_root(f.v, root | QVTD_RTADDR_TTM_SCALABLE);
     assert_reads(&f, 5, IOVA, 0x600d);
     assert_reads(&f, NONE, IOVA, 0x600d);

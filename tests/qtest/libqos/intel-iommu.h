@@ -202,6 +202,7 @@ typedef enum QVtdReason {
     QVTD_FR_IR_COMPAT           = 0x25,
     QVTD_FR_IR_SID              = 0x26,
     /* Scalable mode: the conditions of table 7.1.3 by their names there */
+    QVTD_SRTA_1                 = 0x30,
     QVTD_SRTA_2                 = 0x31,
     QVTD_SRT_1                  = 0x38,
     QVTD_SRT_2                  = 0x39,
