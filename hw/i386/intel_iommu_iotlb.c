@@ -3,7 +3,7 @@
  *
  * The idea, the bounds and the cost are told in intel_iommu_iotlb.h.
  *
- * Memory order: a reader loads a set's fields with acquire between two loads
+ * Memory order: a reader loads a line's fields with acquire between two loads
  * of its sequence number; a writer stores them with release between two
  * stores.  So a reader that saw any new field sees the odd sequence number.
  *
@@ -17,45 +17,68 @@
 #include "qemu/rcu.h"
 #include "intel_iommu_iotlb.h"
 
+/* Lines where a block may be, and pages of a block */
 #define VTD_IOTLB_WAYS 4
-#define VTD_IOTLB_MIN_SETS 16U
-#define VTD_IOTLB_MAX_SETS 32768U
+#define VTD_IOTLB_PAGES_BITS 3
+#define VTD_IOTLB_PAGES (1U << VTD_IOTLB_PAGES_BITS)
+#define VTD_IOTLB_MIN_LINES 32U
+#define VTD_IOTLB_MAX_LINES 65536U
 #define VTD_IOTLB_GROWTH 4
 /* Page sizes: levels 1 to 3 */
 #define VTD_IOTLB_LEVELS 3
 #define VTD_DOMAIN_IDS 65536
 
 /*
- * @tag: first address of the page, its level (1 to 3) in the low bits; 0 is
- *       an empty entry
- * @data: page frame (40 bits), domain-id (16), permissions (2)
- * @began: when the walk began
+ * Eight neighbouring pages, in one cache line of the host.  All fields are
+ * atomic, and between two changes of @sequence.
+ *
+ * @sequence: odd while the line is being written
+ * @domain: of all its pages
+ * @perms: two bits for each page; none: the page is not cached
+ * @tag: the block's number, and the level of its pages (1 to 3) in the two
+ *       low bits; 0: the line is empty
+ * @began: when the oldest of its walks began
+ * @frame_low, @frame_high: page frames, 40 bits each
  */
-typedef struct VTDIOTLBEntry {
+typedef struct VTDIOTLBLine {
+    unsigned sequence;
+    uint16_t domain;
+    uint16_t perms;
     aligned_uint64_t tag;
-    aligned_uint64_t data;
     aligned_uint64_t began;
-} VTDIOTLBEntry;
+    uint32_t frame_low[VTD_IOTLB_PAGES];
+    uint8_t frame_high[VTD_IOTLB_PAGES];
+} QEMU_ALIGNED(64) VTDIOTLBLine;
 
-#define VTD_DATA_FRAME                 MAKE_64BIT_MASK(0, 40)
-#define VTD_DATA_DOMAIN                MAKE_64BIT_MASK(40, 16)
-#define VTD_DATA_PERM                  MAKE_64BIT_MASK(56, 2)
+QEMU_BUILD_BUG_ON(sizeof(VTDIOTLBLine) != 64);
 
-/* Two cache lines */
-typedef struct VTDIOTLBSet {
-    unsigned sequence;          /* atomic; odd while being written */
-    unsigned victim;            /* next way to give up; under the lock */
-    uint64_t bound;             /* under the lock */
-    VTDIOTLBEntry way[VTD_IOTLB_WAYS];
-} QEMU_ALIGNED(128) VTDIOTLBSet;
-
+/*
+ * @lines_mask: number of lines - 1
+ * @levels: atomic; bit n: pages of level n have been put in
+ * @evicted: live lines given up
+ * @victim: which way to give up next
+ * @unseen: bounds of the levels of which there was nothing to flush
+ * @bound: one for each group of VTD_IOTLB_WAYS lines
+ *
+ * But for @lines_mask, @levels and @line: under the lock.
+ */
 struct VTDIOTLBTable {
     struct rcu_head rcu;
-    unsigned sets_mask;         /* number of sets - 1 */
-    unsigned levels;            /* atomic; bit n: pages of level n were seen */
-    unsigned evicted;           /* live entries given up; under the lock */
-    VTDIOTLBSet *set;
+    unsigned lines_mask;
+    unsigned levels;
+    VTDIOTLBLine *line;
+    unsigned evicted;
+    unsigned victim;
+    uint64_t unseen[VTD_IOTLB_LEVELS + 1];
+    uint64_t *bound;
 };
+
+/* Where the page of an address is: which block, which of its pages */
+typedef struct VTDIOTLBPlace {
+    uint64_t tag;
+    unsigned home;
+    unsigned page;
+} VTDIOTLBPlace;
 
 #if HOST_LONG_BITS == 64
 static inline uint64_t vtd_load(const aligned_uint64_t *p)
@@ -140,33 +163,31 @@ void vtd_epochs_flush_domain(VTDEpochs *epochs, uint16_t did)
     vtd_raise(epochs, &epochs->domain[did]);
 }
 
-static bool vtd_iotlb_live(VTDIOTLB *iotlb, uint64_t data, uint64_t began)
+static bool vtd_iotlb_live(VTDIOTLB *iotlb, uint16_t domain, uint64_t began)
 {
     VTDEpochs *epochs = iotlb->epochs;
 
     return began >= vtd_load(&epochs->global) &&
            began >= vtd_load(&iotlb->bound) &&
-           began >= vtd_load(&epochs->domain[VTD_GET(data, VTD_DATA_DOMAIN)]);
-}
-
-static uint64_t vtd_tag(uint64_t iova, unsigned level)
-{
-    return (iova & MAKE_64BIT_MASK(vtd_page_shift(level),
-                                   64 - vtd_page_shift(level))) | level;
+           began >= vtd_load(&epochs->domain[domain]);
 }
 
 /*
- * Neighbouring pages go to neighbouring sets, as many to each; the higher
- * bits are folded in so that buffers at a large power-of-two distance do not
- * share a set: 65536 of them at any distance up to 1 GiB use at least a
- * quarter of the 32768 sets.
+ * Neighbouring blocks go to neighbouring lines; the higher bits are folded in
+ * so that buffers at a large power-of-two distance do not share a few: as many
+ * as there are lines, at any one up to 1 TiB, find room.
  */
-static VTDIOTLBSet *vtd_set(VTDIOTLBTable *table, uint64_t iova,
-                            unsigned level)
+static inline VTDIOTLBPlace vtd_place(const VTDIOTLBTable *table,
+                                      uint64_t iova, unsigned level)
 {
     uint64_t page = iova >> vtd_page_shift(level);
+    uint64_t block = page >> VTD_IOTLB_PAGES_BITS;
 
-    return &table->set[(page ^ page >> 9 ^ page >> 16) & table->sets_mask];
+    return (VTDIOTLBPlace) {
+        .tag = block << 2 | level,
+        .home = (block ^ block >> 8 ^ block >> 23) & table->lines_mask,
+        .page = page % VTD_IOTLB_PAGES,
+    };
 }
 
 static unsigned vtd_level_of(uint64_t mask)
@@ -174,46 +195,47 @@ static unsigned vtd_level_of(uint64_t mask)
     return 1 + (ctpop64(mask) - VTD_PAGE_SHIFT) / VTD_SS_LEVEL_BITS;
 }
 
-/* The way of @set that holds @tag, or VTD_IOTLB_WAYS */
-static unsigned vtd_find_way(VTDIOTLBSet *set, uint64_t tag)
+static inline unsigned vtd_perm_of(uint16_t perms, unsigned page)
 {
-    unsigned i;
-
-    for (i = 0; i < VTD_IOTLB_WAYS; i++) {
-        if (vtd_load(&set->way[i].tag) == tag) {
-            break;
-        }
-    }
-    return i;
+    return perms >> (2 * page) & VTD_PERM_RW;
 }
 
-static bool vtd_lookup_level(VTDIOTLB *iotlb, VTDIOTLBTable *table,
-                             uint64_t iova, unsigned level,
-                             VTDTranslation *out)
+/* A line whose tag is not the one wanted is not the one wanted: no retry */
+static inline bool vtd_read_line(VTDIOTLB *iotlb, const VTDIOTLBLine *line,
+                                 const VTDIOTLBPlace *place,
+                                 VTDTranslation *out)
 {
-    VTDIOTLBSet *set = vtd_set(table, iova, level);
-    unsigned sequence = qatomic_load_acquire(&set->sequence);
-    unsigned i = vtd_find_way(set, vtd_tag(iova, level));
-    uint64_t data, began, mask;
+    unsigned sequence = qatomic_load_acquire(&line->sequence);
+    uint64_t frame, began;
 
-    if (i == VTD_IOTLB_WAYS) {
+    if (vtd_load(&line->tag) != place->tag) {
         return false;
     }
-    data = vtd_load(&set->way[i].data);
-    began = vtd_load(&set->way[i].began);
-    if ((sequence & 1) || qatomic_read(&set->sequence) != sequence ||
-        !vtd_iotlb_live(iotlb, data, began)) {
-        return false;
+    out->perm = vtd_perm_of(qatomic_load_acquire(&line->perms), place->page);
+    out->domain = qatomic_load_acquire(&line->domain);
+    frame = qatomic_load_acquire(&line->frame_high[place->page]);
+    frame = frame << 32 | qatomic_load_acquire(&line->frame_low[place->page]);
+    out->addr = frame << VTD_PAGE_SHIFT;
+    began = vtd_load(&line->began);
+    return !(sequence & 1) && qatomic_read(&line->sequence) == sequence &&
+           out->perm != VTD_PERM_NONE &&
+           vtd_iotlb_live(iotlb, out->domain, began);
+}
+
+static inline bool vtd_lookup_level(VTDIOTLB *iotlb, VTDIOTLBTable *table,
+                                    uint64_t iova, unsigned level,
+                                    VTDTranslation *out)
+{
+    VTDIOTLBPlace place = vtd_place(table, iova, level);
+
+    for (unsigned i = 0; i < VTD_IOTLB_WAYS; i++) {
+        if (vtd_read_line(iotlb, &table->line[place.home ^ i], &place, out)) {
+            out->mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
+            out->iova = iova & ~out->mask;
+            return true;
+        }
     }
-    mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
-    *out = (VTDTranslation) {
-        .iova = iova & ~mask,
-        .addr = VTD_GET(data, VTD_DATA_FRAME) << VTD_PAGE_SHIFT,
-        .mask = mask,
-        .perm = VTD_GET(data, VTD_DATA_PERM),
-        .domain = VTD_GET(data, VTD_DATA_DOMAIN),
-    };
-    return true;
+    return false;
 }
 
 bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out)
@@ -234,92 +256,153 @@ bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out)
     return false;
 }
 
-static void vtd_write_entry(VTDIOTLBSet *set, unsigned i, VTDIOTLBEntry e)
+/*
+ * What follows runs under the lock, so it may read plainly.  Each change of a
+ * line is between these two.
+ */
+static void vtd_line_begin(VTDIOTLBLine *line)
 {
-    unsigned sequence = set->sequence;
-
-    qatomic_set(&set->sequence, sequence + 1);
-    vtd_store(&set->way[i].tag, e.tag);
-    vtd_store(&set->way[i].data, e.data);
-    vtd_store(&set->way[i].began, e.began);
-    qatomic_store_release(&set->sequence, sequence + 2);
+    qatomic_set(&line->sequence, line->sequence + 1);
 }
 
-static bool vtd_way_live(VTDIOTLB *iotlb, const VTDIOTLBEntry *e)
+static void vtd_line_end(VTDIOTLBLine *line)
 {
-    return e->tag && vtd_iotlb_live(iotlb, e->data, e->began);
+    qatomic_store_release(&line->sequence, line->sequence + 1);
 }
 
-/* Where to put @tag: over itself, over something dead, else over the victim */
-static unsigned vtd_choose_way(VTDIOTLB *iotlb, VTDIOTLBTable *table,
-                               VTDIOTLBSet *set, uint64_t tag)
+static bool vtd_line_live(VTDIOTLB *iotlb, const VTDIOTLBLine *line)
 {
-    unsigned i = vtd_find_way(set, tag);
+    return line->tag && vtd_iotlb_live(iotlb, line->domain, line->began);
+}
 
-    if (i < VTD_IOTLB_WAYS) {
-        return i;
+/* The line that holds @place's block, or NULL */
+static VTDIOTLBLine *vtd_find_line(VTDIOTLBTable *table,
+                                   const VTDIOTLBPlace *place)
+{
+    for (unsigned i = 0; i < VTD_IOTLB_WAYS; i++) {
+        VTDIOTLBLine *line = &table->line[place->home ^ i];
+
+        if (line->tag == place->tag) {
+            return line;
+        }
     }
-    for (i = 0; i < VTD_IOTLB_WAYS; i++) {
-        if (!vtd_way_live(iotlb, &set->way[i])) {
-            return i;
+    return NULL;
+}
+
+/* Where to put a block that has no line: over something dead, or a victim */
+static VTDIOTLBLine *vtd_choose_line(VTDIOTLB *iotlb, VTDIOTLBTable *table,
+                                     unsigned home)
+{
+    for (unsigned i = 0; i < VTD_IOTLB_WAYS; i++) {
+        if (!vtd_line_live(iotlb, &table->line[home ^ i])) {
+            return &table->line[home ^ i];
         }
     }
     table->evicted++;
-    return set->victim++ % VTD_IOTLB_WAYS;
+    return &table->line[home ^ table->victim++ % VTD_IOTLB_WAYS];
 }
 
-static void vtd_insert(VTDIOTLB *iotlb, VTDIOTLBTable *table, VTDIOTLBEntry e)
+/* Make @line that of a block and a domain; empty unless it was that before */
+static void vtd_line_claim(VTDIOTLB *iotlb, VTDIOTLBLine *line, uint64_t tag,
+                           uint16_t domain, uint64_t began)
 {
-    unsigned level = e.tag & ~VTD_PAGE_MASK;
-    VTDIOTLBSet *set = vtd_set(table, e.tag, level);
-
-    if (e.began < set->bound) {
+    if (line->tag == tag && line->domain == domain &&
+        vtd_line_live(iotlb, line)) {
+        vtd_store(&line->began, MIN(line->began, began));
         return;
     }
-    qatomic_set(&table->levels, table->levels | 1U << level);
-    vtd_write_entry(set, vtd_choose_way(iotlb, table, set, e.tag), e);
+    vtd_store(&line->tag, tag);
+    vtd_store(&line->began, began);
+    qatomic_store_release(&line->domain, domain);
+    qatomic_store_release(&line->perms, 0);
 }
 
-static VTDIOTLBTable *vtd_table_new(unsigned sets, uint64_t bound)
+static void vtd_line_put(VTDIOTLBLine *line, unsigned page,
+                         const VTDTranslation *t)
+{
+    uint64_t frame = t->addr >> VTD_PAGE_SHIFT;
+    uint16_t others = line->perms & ~(VTD_PERM_RW << (2 * page));
+
+    qatomic_store_release(&line->frame_low[page], (uint32_t)frame);
+    qatomic_store_release(&line->frame_high[page], (uint8_t)(frame >> 32));
+    qatomic_store_release(&line->perms, others | t->perm << (2 * page));
+}
+
+static void vtd_insert(VTDIOTLB *iotlb, VTDIOTLBTable *table, uint64_t began,
+                       const VTDTranslation *t)
+{
+    unsigned level = vtd_level_of(t->mask);
+    VTDIOTLBPlace place = vtd_place(table, t->iova, level);
+    VTDIOTLBLine *line;
+
+    if (began < table->bound[place.home / VTD_IOTLB_WAYS] ||
+        began < table->unseen[level] ||
+        !vtd_iotlb_live(iotlb, t->domain, began)) {
+        return;
+    }
+    line = vtd_find_line(table, &place) ?:
+           vtd_choose_line(iotlb, table, place.home);
+    qatomic_set(&table->levels, table->levels | 1U << level);
+    vtd_line_begin(line);
+    vtd_line_claim(iotlb, line, place.tag, t->domain, began);
+    vtd_line_put(line, place.page, t);
+    vtd_line_end(line);
+}
+
+/* @bound: for all that will be put in */
+static VTDIOTLBTable *vtd_table_new(unsigned lines, uint64_t bound)
 {
     VTDIOTLBTable *table = g_new0(VTDIOTLBTable, 1);
-    size_t size = sets * sizeof(VTDIOTLBSet);
+    unsigned groups = lines / VTD_IOTLB_WAYS;
 
-    table->sets_mask = sets - 1;
-    table->set = qemu_memalign(sizeof(VTDIOTLBSet), size);
-    memset(table->set, 0, size);
-    for (unsigned i = 0; i < sets; i++) {
-        table->set[i].bound = bound;
+    table->lines_mask = lines - 1;
+    table->line = qemu_memalign(sizeof(VTDIOTLBLine),
+                                lines * sizeof(VTDIOTLBLine));
+    memset(table->line, 0, lines * sizeof(VTDIOTLBLine));
+    table->bound = g_new(uint64_t, groups);
+    for (unsigned i = 0; i < groups; i++) {
+        table->bound[i] = bound;
     }
     return table;
 }
 
 static void vtd_table_free(VTDIOTLBTable *table)
 {
-    qemu_vfree(table->set);
+    qemu_vfree(table->line);
+    g_free(table->bound);
     g_free(table);
+}
+
+/* The place of a line's first page in a table of another size */
+static VTDIOTLBPlace vtd_place_of_line(const VTDIOTLBTable *table,
+                                       const VTDIOTLBLine *line)
+{
+    unsigned level = line->tag & 3;
+    unsigned shift = vtd_page_shift(level) + VTD_IOTLB_PAGES_BITS;
+
+    return vtd_place(table, line->tag >> 2 << shift, level);
 }
 
 /*
  * The new table refuses every walk that is under way: the bounds of the old
- * sets, which some of them may have to be held against, are not carried over.
+ * one, which some of them may have to be held against, are not carried over.
  */
 static VTDIOTLBTable *vtd_table_grow(VTDIOTLB *iotlb, VTDIOTLBTable *old)
 {
-    unsigned sets = (old->sets_mask + 1) * VTD_IOTLB_GROWTH;
-    VTDIOTLBTable *table = vtd_table_new(MIN(sets, VTD_IOTLB_MAX_SETS), 0);
-    uint64_t now = vtd_epochs_now(iotlb->epochs);
+    unsigned lines = (old->lines_mask + 1) * VTD_IOTLB_GROWTH;
+    VTDIOTLBTable *table = vtd_table_new(MIN(lines, VTD_IOTLB_MAX_LINES),
+                                         vtd_epochs_now(iotlb->epochs));
 
-    for (unsigned i = 0; i <= old->sets_mask; i++) {
-        for (unsigned j = 0; j < VTD_IOTLB_WAYS; j++) {
-            if (vtd_way_live(iotlb, &old->set[i].way[j])) {
-                vtd_insert(iotlb, table, old->set[i].way[j]);
-            }
+    for (unsigned i = 0; i <= old->lines_mask; i++) {
+        VTDIOTLBLine *line = &old->line[i];
+
+        if (vtd_line_live(iotlb, line)) {
+            VTDIOTLBPlace place = vtd_place_of_line(table, line);
+
+            *vtd_choose_line(iotlb, table, place.home) = *line;
         }
     }
-    for (unsigned i = 0; i <= table->sets_mask; i++) {
-        table->set[i].bound = now;
-    }
+    table->levels = old->levels;
     table->evicted = 0;
     qatomic_rcu_set(&iotlb->table, table);
     call_rcu(old, vtd_table_free, rcu);
@@ -332,11 +415,11 @@ static VTDIOTLBTable *vtd_table_for_fill(VTDIOTLB *iotlb)
     VTDIOTLBTable *table = iotlb->table;
 
     if (!table) {
-        table = vtd_table_new(VTD_IOTLB_MIN_SETS,
+        table = vtd_table_new(VTD_IOTLB_MIN_LINES,
                               vtd_epochs_now(iotlb->epochs));
         qatomic_rcu_set(&iotlb->table, table);
-    } else if (table->evicted > (table->sets_mask + 1) * VTD_IOTLB_WAYS / 2 &&
-               table->sets_mask + 1 < VTD_IOTLB_MAX_SETS) {
+    } else if (table->evicted > (table->lines_mask + 1) / 2 &&
+               table->lines_mask + 1 < VTD_IOTLB_MAX_LINES) {
         table = vtd_table_grow(iotlb, table);
     }
     return table;
@@ -346,13 +429,7 @@ void vtd_iotlb_fill(VTDIOTLB *iotlb, uint64_t began, const VTDTranslation *t)
 {
     QEMU_LOCK_GUARD(&iotlb->lock);
 
-    vtd_insert(iotlb, vtd_table_for_fill(iotlb), (VTDIOTLBEntry) {
-        .tag = vtd_tag(t->iova, vtd_level_of(t->mask)),
-        .data = VTD_PUT(VTD_DATA_FRAME, t->addr >> VTD_PAGE_SHIFT) |
-                VTD_PUT(VTD_DATA_DOMAIN, t->domain) |
-                VTD_PUT(VTD_DATA_PERM, t->perm),
-        .began = began,
-    });
+    vtd_insert(iotlb, vtd_table_for_fill(iotlb), began, t);
 }
 
 void vtd_iotlb_flush(VTDIOTLB *iotlb)
@@ -362,16 +439,36 @@ void vtd_iotlb_flush(VTDIOTLB *iotlb)
     vtd_raise(iotlb->epochs, &iotlb->bound);
 }
 
-static void vtd_flush_one_page(VTDIOTLBTable *table, uint16_t did,
-                               uint64_t iova, unsigned level, uint64_t now)
+/* The pages of @perms in the block at @iova, if that is one of domain @did */
+static void vtd_flush_block(VTDIOTLBTable *table, uint16_t did, uint64_t iova,
+                            unsigned level, uint16_t perms, uint64_t now)
 {
-    VTDIOTLBSet *set = vtd_set(table, iova, level);
-    unsigned i = vtd_find_way(set, vtd_tag(iova, level));
+    VTDIOTLBPlace place = vtd_place(table, iova, level);
+    VTDIOTLBLine *line = vtd_find_line(table, &place);
 
-    set->bound = now;
-    if (i < VTD_IOTLB_WAYS &&
-        VTD_GET(set->way[i].data, VTD_DATA_DOMAIN) == did) {
-        vtd_write_entry(set, i, (VTDIOTLBEntry) {});
+    table->bound[place.home / VTD_IOTLB_WAYS] = now;
+    if (line && line->domain == did && (line->perms & perms)) {
+        vtd_line_begin(line);
+        qatomic_store_release(&line->perms, line->perms & ~perms);
+        if (!line->perms) {
+            vtd_store(&line->tag, 0);
+        }
+        vtd_line_end(line);
+    }
+}
+
+/* @first, @last: numbers of pages of @level */
+static void vtd_flush_level(VTDIOTLBTable *table, uint16_t did,
+                            uint64_t first, uint64_t last, unsigned level,
+                            uint64_t now)
+{
+    for (uint64_t page = first; page <= last; ) {
+        unsigned in_block = page % VTD_IOTLB_PAGES;
+        uint64_t n = MIN(VTD_IOTLB_PAGES - in_block, last - page + 1);
+
+        vtd_flush_block(table, did, page << vtd_page_shift(level), level,
+                        MAKE_64BIT_MASK(2 * in_block, 2 * n), now);
+        page += n;
     }
 }
 
@@ -389,16 +486,16 @@ bool vtd_iotlb_flush_pages(VTDIOTLB *iotlb, uint16_t did, uint64_t iova,
     now = vtd_advance(&iotlb->epochs->now);
     table = iotlb->table;
     if (!table) {
-        return true;                /* its first sets will be bound by now */
+        return true;                /* its first lines will be bound by now */
     }
-    /* A size not seen yet may be on its way: its sets are bound as well */
     for (unsigned level = 1; level <= VTD_IOTLB_LEVELS; level++) {
         unsigned shift = vtd_page_shift(level);
-        uint64_t first = (iova & ~mask) >> shift;
-        uint64_t last = (iova | mask) >> shift;
 
-        for (uint64_t page = first; page <= last; page++) {
-            vtd_flush_one_page(table, did, page << shift, level, now);
+        if (table->levels & (1U << level)) {
+            vtd_flush_level(table, did, (iova & ~mask) >> shift,
+                            (iova | mask) >> shift, level, now);
+        } else {
+            table->unseen[level] = now;     /* the first may be on its way */
         }
     }
     return true;
@@ -413,10 +510,15 @@ void vtd_iotlb_usage(VTDIOTLB *iotlb, uint64_t *live, uint64_t *size)
     if (!table) {
         return;
     }
-    *size = (table->sets_mask + 1) * VTD_IOTLB_WAYS;
-    for (unsigned i = 0; i <= table->sets_mask; i++) {
-        for (unsigned j = 0; j < VTD_IOTLB_WAYS; j++) {
-            *live += vtd_way_live(iotlb, &table->set[i].way[j]);
+    *size = (table->lines_mask + 1) * VTD_IOTLB_PAGES;
+    for (unsigned i = 0; i <= table->lines_mask; i++) {
+        VTDIOTLBLine *line = &table->line[i];
+
+        if (!vtd_line_live(iotlb, line)) {
+            continue;
+        }
+        for (unsigned page = 0; page < VTD_IOTLB_PAGES; page++) {
+            *live += vtd_perm_of(line->perms, page) != VTD_PERM_NONE;
         }
     }
 }

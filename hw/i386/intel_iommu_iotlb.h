@@ -9,18 +9,19 @@
  *      global flush     epochs->global       \
  *      domain flush     epochs->domain[did]   > compared at each lookup: O(1)
  *      requester flush  iotlb->bound         /
- *      page flush       set->bound, compared when an entry is put into the
- *                       set, after the entries of the page were removed
+ *      page flush       table->bound[], compared when an entry is put into
+ *                       a line, after the pages were removed from theirs
  *
  * So an invalidation is never lost to a walk that was under way: what it
  * puts into the cache is either dead already or refused.
  *
- * Each requester has a table of its own: sets of VTD_IOTLB_WAYS entries.  A
- * lookup takes no lock and writes nothing: it reads a set between two reads
- * of the set's sequence number, which is odd while somebody writes.  Fills
- * and page flushes of one requester take its lock; they are misses or
- * commands anyway.  Tables grow with use, from 2 KiB to 4 MiB each, and are
- * replaced under RCU.
+ * Each requester has a table of its own.  Software maps buffers side by side,
+ * so a line holds a block of eight neighbouring pages of one size and domain,
+ * in one cache line of the host.  A lookup takes no lock and writes nothing:
+ * it reads a line between two reads of the line's sequence number, which is
+ * odd while somebody writes.  Fills and page flushes of one requester take
+ * its lock; they are misses or commands anyway.  Tables grow with use, from
+ * 32 lines (2 KiB) to 65536 (4 MiB), and are replaced under RCU.
  *
  * A leaf: it knows neither registers nor guest tables.
  *
@@ -54,10 +55,10 @@ typedef struct VTDIOTLB {
 } VTDIOTLB;
 
 /*
- * A page flush of more than 2^6 pages is carried out as a domain flush:
- * cheaper for both sides.
+ * A page flush touches one line for eight pages.  One of more than 2^9 pages
+ * (2 MiB) is carried out as a domain flush: cheaper for both sides.
  */
-#define VTD_IOTLB_MAX_FLUSH_AM 6
+#define VTD_IOTLB_MAX_FLUSH_AM 9
 
 /** vtd_epochs_init: begin time for one unit; to be paired with destroy */
 void vtd_epochs_init(VTDEpochs *epochs);
@@ -98,7 +99,8 @@ bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out);
  * @t: what was found
  *
  * Any thread.  Takes the lock of @iotlb.  Nothing happens if an invalidation
- * that may concern @t has come since @began.
+ * that may concern @t has come since @began, or if @t allows nothing.  A
+ * neighbour of another domain may be forgotten.
  */
 void vtd_iotlb_fill(VTDIOTLB *iotlb, uint64_t began, const VTDTranslation *t);
 

@@ -122,7 +122,7 @@ static void test_fields(void)
     vtd_epochs_init(&epochs);
     vtd_iotlb_init(&iotlb, &epochs);
     for (unsigned bit = 12; bit < 52; bit++) {
-        for (VTDPerm perm = VTD_PERM_NONE; perm <= VTD_PERM_RW; perm++) {
+        for (VTDPerm perm = VTD_PERM_R; perm <= VTD_PERM_RW; perm++) {
             VTDTranslation t = page(0, 1, 1ULL << bit, domains[bit % 5]);
 
             t.perm = perm;
@@ -157,9 +157,9 @@ static const struct {
     [A_4K_NEXT] = { 0, 0x11000, 1, 1 },
     [A_2M] = { 0, 0x200000, 2, 1 },
     [A_1G] = { 0, 0x80000000, 3, 1 },
-    [A_OTHER_DOMAIN] = { 0, 0x12000, 1, 2 },
+    [A_OTHER_DOMAIN] = { 0, 0x1a000, 1, 2 },
     [B_4K] = { 1, 0x10000, 1, 1 },
-    [B_OTHER_DOMAIN] = { 1, 0x13000, 1, 2 },
+    [B_OTHER_DOMAIN] = { 1, 0x1b000, 1, 2 },
 };
 
 typedef enum FlushKind {
@@ -206,7 +206,11 @@ static const Flush flushes[] = {
     { "four-pages", FLUSH_PAGES, .domain = 1, .iova = 0x13000, .am = 2,
       .gone = GONE(A_4K) | GONE(A_4K_NEXT) },
     { "four-pages-of-other-domain", FLUSH_PAGES, .domain = 2,
-      .iova = 0x10000, .am = 2, .gone = GONE(A_OTHER_DOMAIN) },
+      .iova = 0x18000, .am = 2, .gone = GONE(A_OTHER_DOMAIN) },
+    { "two-blocks", FLUSH_PAGES, .domain = 1, .iova = 0x18000, .am = 4,
+      .gone = GONE(A_4K) | GONE(A_4K_NEXT) },
+    { "two-blocks-of-other-domain", FLUSH_PAGES, .domain = 2,
+      .iova = 0x10000, .am = 4, .gone = GONE(A_OTHER_DOMAIN) },
     { "pages-beside", FLUSH_PAGES, .domain = 1, .iova = 0x14000, .am = 2 },
     { "largest-mask", FLUSH_PAGES, .domain = 1, .iova = 0x3f000,
       .am = VTD_IOTLB_MAX_FLUSH_AM, .gone = GONE(A_4K) | GONE(A_4K_NEXT) },
@@ -310,6 +314,112 @@ static void test_flush_overlap(void)
     g_assert_false(cached(&iotlb, 0x40000000));
     vtd_iotlb_destroy(&iotlb);
     vtd_epochs_destroy(&epochs);
+}
+
+/* Neighbours share a line, and nothing else */
+static void test_neighbours(void)
+{
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    for (unsigned flushed = 0; flushed < 8; flushed++) {
+        for (unsigned i = 0; i < 8; i++) {
+            fill(&iotlb, page(i * KiB4, 1, (i * 5 + 1) * KiB4, 1));
+        }
+        g_assert_true(vtd_iotlb_flush_pages(&iotlb, 1, flushed * KiB4, 0));
+        for (unsigned i = 0; i < 8; i++) {
+            VTDTranslation t = page(i * KiB4, 1, (i * 5 + 1) * KiB4, 1);
+
+            if (i == flushed) {
+                g_assert_false(cached(&iotlb, t.iova));
+            } else {
+                check_page(&iotlb, t.iova, &t);
+            }
+        }
+    }
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
+/* A translation of another domain takes no neighbour with it into that */
+static void test_neighbours_domain(void)
+{
+    VTDTranslation t = page(0x1000, 1, 0x2000, 2);
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    fill(&iotlb, page(0, 1, 0x1000, 1));
+    fill(&iotlb, t);
+    g_assert_false(cached(&iotlb, 0));
+    check_page(&iotlb, 0x1000, &t);
+    vtd_epochs_flush_domain(&epochs, 1);
+    check_page(&iotlb, 0x1000, &t);
+    vtd_epochs_flush_domain(&epochs, 2);
+    g_assert_false(cached(&iotlb, 0x1000));
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
+/* What allows nothing is no translation; it leaves nothing behind either */
+static void test_no_permission(void)
+{
+    VTDTranslation t = page(0x1000, 1, 0x2000, 1);
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    fill(&iotlb, t);
+    t.perm = VTD_PERM_NONE;
+    fill(&iotlb, t);
+    g_assert_false(cached(&iotlb, 0x1000));
+    g_assert_false(cached(&iotlb, 0));
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
+/*
+ * A flush that another thread is in the middle of: time has been advanced,
+ * the bound is not raised yet.  A walk that began before and one that began
+ * after put neighbours into the cache; when the bound comes, it must find
+ * the older one.
+ */
+static void test_flush_half_way(void)
+{
+    VTDTranslation old = page(0x1000, 1, 0x1000, 1);
+    VTDTranslation new = page(0x2000, 1, 0x2000, 1);
+
+    for (unsigned old_first = 0; old_first < 2; old_first++) {
+        VTDEpochs epochs;
+        VTDIOTLB iotlb;
+        uint64_t began;
+
+        vtd_epochs_init(&epochs);
+        vtd_iotlb_init(&iotlb, &epochs);
+        fill(&iotlb, page(0x999000, 1, 0, 3));
+        began = vtd_epochs_now(&epochs);
+        epochs.now++;
+        for (unsigned i = 0; i < 2; i++) {
+            if (i == old_first) {
+                fill(&iotlb, new);
+            } else {
+                vtd_iotlb_fill(&iotlb, began, &old);
+            }
+        }
+        check_page(&iotlb, old.iova, &old);
+        check_page(&iotlb, new.iova, &new);
+        epochs.domain[1] = epochs.now;
+        g_assert_false(cached(&iotlb, old.iova));
+        fill(&iotlb, new);
+        check_page(&iotlb, new.iova, &new);
+        g_assert_false(cached(&iotlb, old.iova));
+        vtd_iotlb_destroy(&iotlb);
+        vtd_epochs_destroy(&epochs);
+    }
 }
 
 /*
@@ -424,7 +534,7 @@ static void test_reinit(void)
     vtd_epochs_destroy(&epochs);
 }
 
-/* What was filled last is there, however full its set is */
+/* What was filled last is there, however full its lines are */
 static void test_replacement(void)
 {
     VTDEpochs epochs;
@@ -842,8 +952,8 @@ static void test_threads(void)
 }
 
 /*
- * Entries that are overwritten all the time: more pages than a set has ways,
- * and all in one set, as only the highest address bits differ.  What a
+ * Lines that are overwritten all the time: more blocks than there are lines
+ * for them, as only the highest address bits differ.  What a
  * reader finds must belong together.  One thread more than there are CPUs,
  * so that the writer is now and then preempted within a write.
  */
@@ -858,7 +968,7 @@ static void *torn_writer(void *opaque)
     for (uint64_t i = 0; i < rounds * TORN_FILLS_PER_ROUND; i++) {
         uint64_t n = i * 5 % TORN_PAGES;
 
-        fill(&self->m->iotlb[0], page(n << 50, 1, n << 12, n));
+        fill(&self->m->iotlb[0], page(n << 58, 1, n << 12, n));
     }
     qatomic_set(&self->m->done, true);
     rcu_unregister_thread();
@@ -875,9 +985,9 @@ static void *torn_reader(void *opaque)
         uint64_t n = i % TORN_PAGES;
         VTDTranslation t;
 
-        if (lookup(&self->m->iotlb[0], n << 50, &t)) {
+        if (lookup(&self->m->iotlb[0], n << 58, &t)) {
             hits++;
-            g_assert_cmphex(t.iova, ==, n << 50);
+            g_assert_cmphex(t.iova, ==, n << 58);
             g_assert_cmphex(t.addr, ==, n << 12);
             g_assert_cmphex(t.domain, ==, n);
         }
@@ -924,7 +1034,9 @@ const char *__tsan_default_suppressions(void)
 
 int main(int argc, char **argv)
 {
-    static const uint64_t distances[] = { KiB4, 4 * KiB4, 0x10000, MiB2 };
+    static const uint64_t distances[] = {
+        KiB4, 4 * KiB4, 0x10000, MiB2, GiB1, 1ULL << 40,
+    };
 
     g_test_init(&argc, &argv, NULL);
     set_rounds();
@@ -935,6 +1047,10 @@ int main(int argc, char **argv)
     add_flush_tests();
     g_test_add_func("/vtd/iotlb/flush/overlap", test_flush_overlap);
     g_test_add_func("/vtd/iotlb/order/unconcerned", test_order_unconcerned);
+    g_test_add_func("/vtd/iotlb/neighbours", test_neighbours);
+    g_test_add_func("/vtd/iotlb/neighbours-domain", test_neighbours_domain);
+    g_test_add_func("/vtd/iotlb/no-permission", test_no_permission);
+    g_test_add_func("/vtd/iotlb/flush-half-way", test_flush_half_way);
     g_test_add_func("/vtd/iotlb/reinit", test_reinit);
     for (unsigned i = 0; i < ARRAY_SIZE(distances); i++) {
         g_autofree char *path = g_strdup_printf(
