@@ -11,6 +11,7 @@
 #include "hw/pci/pci_bus.h"
 #include "exec/address-spaces.h"
 #include "intel_iommu_internal.h"
+#include "intel_iommu_iotlb_lookup.h"
 #include "trace.h"
 
 /* Below the interrupt window, which nothing may hide */
@@ -19,10 +20,13 @@
 
 uint16_t vtd_sid(VTDAddressSpace *as)
 {
-    uint8_t bus = as->bus_number ? qatomic_read(as->bus_number)
-                                 : as->root_bus_number;
+    return PCI_BUILD_BDF(qatomic_read(as->bus_number), as->devfn);
+}
 
-    return PCI_BUILD_BDF(bus, as->devfn);
+/* Software may renumber a bus: what is cached is somebody else's then */
+static inline bool vtd_iotlb_filled_for(VTDAddressSpace *as)
+{
+    return qatomic_read(&as->cached_bus) == qatomic_read(as->bus_number);
 }
 
 /* Section 11.4.5: which kind of tables there are, and what they say */
@@ -55,10 +59,9 @@ VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
     uint16_t sid = vtd_sid(as);
     VTDFaultReason reason;
 
-    if (qatomic_read(&as->cached_sid) != sid) {
-        /* Software renumbered the bus: what is cached is somebody else's */
+    if (qatomic_read(&as->cached_bus) != PCI_BUS_NUM(sid)) {
         vtd_context_flush(&as->iotlb);
-        qatomic_set(&as->cached_sid, sid);
+        qatomic_set(&as->cached_bus, PCI_BUS_NUM(sid));
     } else if (vtd_context_lookup(&as->iotlb, cfg)) {
         return VTD_FR_NONE;
     }
@@ -150,11 +153,12 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
 static bool vtd_translate_hit(VTDAddressSpace *as, uint64_t iova,
                               VTDPerm want, VTDTranslation *out)
 {
-    if (qatomic_read(&as->cached_sid) != vtd_sid(as) ||
+    if (!vtd_iotlb_filled_for(as) ||
         !vtd_iotlb_lookup(&as->iotlb, iova, out) || (want & ~out->perm)) {
         return false;
     }
-    if (unlikely(as->unit->count_hits)) {
+    if (as->unit->count_hits) {
+        /* Several threads do this, and may miss some: for people to look at */
         qatomic_set(&as->hits, qatomic_read(&as->hits) + 1);
     }
     return true;
@@ -180,27 +184,22 @@ static void vtd_translate_fault(VTDAddressSpace *as, VTDFaultReason reason,
     }
 }
 
-/* The arguments cost more than a hit does: only for those who look */
-static void vtd_trace_translation(VTDAddressSpace *as, uint64_t iova,
-                                  const VTDTranslation *t)
+static inline IOMMUTLBEntry vtd_entry(uint64_t iova, uint64_t addr,
+                                      uint64_t mask, VTDPerm perm)
 {
-    if (trace_event_get_state_backends(TRACE_VTD_DMAR_TRANSLATE)) {
-        trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)),
-                                 PCI_SLOT(as->devfn), PCI_FUNC(as->devfn),
-                                 iova, t->addr, t->mask);
-    }
+    return (IOMMUTLBEntry) {
+        .target_as = &address_space_memory,
+        .iova = iova & ~mask,
+        .translated_addr = addr,
+        .addr_mask = mask,
+        .perm = IOMMU_ACCESS_FLAG(perm & VTD_PERM_R, perm & VTD_PERM_W),
+    };
 }
 
-/*
- * The caller is in an RCU critical section or holds the big lock, without
- * which RCU reclaims nothing: there is no need for another section here.
- */
-static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
-                                   IOMMUAccessFlags flag, int iommu_idx)
+/* Whatever vtd_translate() has no time for */
+static IOMMUTLBEntry __attribute__((noinline))
+vtd_translate_slowly(VTDAddressSpace *as, uint64_t iova, VTDPerm want)
 {
-    VTDAddressSpace *as = container_of(iommu, VTDAddressSpace, iommu);
-    VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
-                   (flag & IOMMU_WO ? VTD_PERM_W : 0);
     VTDFaultReason reason = VTD_FR_NONE;
     VTDTranslation t;
     bool fpd = false;
@@ -210,19 +209,42 @@ static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
     }
     if (reason != VTD_FR_NONE) {
         vtd_translate_fault(as, reason, iova, want, fpd);
-        t = (VTDTranslation) {
-            .iova = iova & VTD_PAGE_MASK, .mask = ~VTD_PAGE_MASK,
-        };
-    } else {
-        vtd_trace_translation(as, iova, &t);
+        return vtd_entry(iova, 0, ~VTD_PAGE_MASK, VTD_PERM_NONE);
     }
-    return (IOMMUTLBEntry) {
-        .target_as = &address_space_memory,
-        .iova = t.iova,
-        .translated_addr = t.addr,
-        .addr_mask = t.mask,
-        .perm = IOMMU_ACCESS_FLAG(t.perm & VTD_PERM_R, t.perm & VTD_PERM_W),
-    };
+    trace_vtd_dmar_translate(PCI_BUS_NUM(vtd_sid(as)), PCI_SLOT(as->devfn),
+                             PCI_FUNC(as->devfn), iova, t.addr, t.mask);
+    return vtd_entry(iova, t.addr, t.mask, t.perm);
+}
+
+/* Does anybody want to know of each translation? */
+static inline bool vtd_translations_watched(VTDUnit *unit)
+{
+    return unit->count_hits ||
+           trace_event_get_state_backends(TRACE_VTD_DMAR_TRANSLATE);
+}
+
+/*
+ * The caller is in an RCU critical section or holds the big lock, without
+ * which RCU reclaims nothing: there is no need for another section here.
+ *
+ * All that most translations need is inline here, and what is not is called
+ * last: so the compiler has no registers to save.
+ */
+static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
+                                   IOMMUAccessFlags flag, int iommu_idx)
+{
+    VTDAddressSpace *as = container_of(iommu, VTDAddressSpace, iommu);
+    VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
+                   (flag & IOMMU_WO ? VTD_PERM_W : 0);
+
+    if (vtd_iotlb_filled_for(as) && !vtd_translations_watched(as->unit)) {
+        VTDHit hit = vtd_iotlb_lookup_4k(&as->iotlb, iova);
+
+        if (hit.perm != VTD_PERM_NONE && !(want & ~hit.perm)) {
+            return vtd_entry(iova, hit.addr, ~VTD_PAGE_MASK, hit.perm);
+        }
+    }
+    return vtd_translate_slowly(as, iova, want);
 }
 
 static int vtd_notify_flag_changed(IOMMUMemoryRegion *iommu,
@@ -380,10 +402,11 @@ static VTDAddressSpace *vtd_space_new(VTDUnit *unit, const VTDSpaceKey *key,
     as->devfn = key->devfn;
     as->pasid = key->pasid;
     as->root_bus_number = number;
+    as->bus_number = &as->root_bus_number;
     if (as->bus && !pci_bus_is_root(as->bus)) {
         as->bus_number = as->bus->parent_dev->config + PCI_SECONDARY_BUS;
     }
-    as->cached_sid = vtd_sid(as);
+    as->cached_bus = *as->bus_number;
     vtd_iotlb_init(&as->iotlb, &unit->epochs);
     memory_region_transaction_begin();
     vtd_space_init_regions(as);

@@ -195,8 +195,9 @@ typedef struct VTDShadow {
  * other address, and blocked where that does not happen.
  *
  * @pasid: of its requests, or VTD_PASID_NONE
- * @bus_number: where the guest programs the bus number, NULL for a root bus
- * @cached_sid: requester-id that @iotlb was filled for (atomic)
+ * @bus_number: where the guest programs the bus number; of a root bus,
+ *              @root_bus_number
+ * @cached_bus: bus number that @iotlb was filled for (atomic)
  * @switch_wanted: the hook found out that the regions are not right (atomic)
  * @misses: translations that needed the tables
  * @faults: requests, interrupts among them, that were not let through
@@ -210,7 +211,7 @@ typedef struct VTDAddressSpace {
     uint8_t root_bus_number;
     uint8_t devfn;
     uint32_t pasid;
-    uint16_t cached_sid;
+    uint8_t cached_bus;
     bool switch_wanted;
     AddressSpace as;
     MemoryRegion root;

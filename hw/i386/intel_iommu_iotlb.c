@@ -3,9 +3,7 @@
  *
  * The idea, the bounds and the cost are told in intel_iommu_iotlb.h.
  *
- * Memory order: a reader loads a line's fields with acquire between two loads
- * of its sequence number; a writer stores them with release between two
- * stores.  So a reader that saw any new field sees the odd sequence number.
+ * intel_iommu_iotlb_lookup.h has the reader's half.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,77 +13,14 @@
 #include "qemu/lockable.h"
 #include "qemu/memalign.h"
 #include "qemu/rcu.h"
-#include "intel_iommu_iotlb.h"
+#include "intel_iommu_iotlb_lookup.h"
 
-/* Lines where a block may be, and pages of a block */
-#define VTD_IOTLB_WAYS 4
-#define VTD_IOTLB_PAGES_BITS 3
-#define VTD_IOTLB_PAGES (1U << VTD_IOTLB_PAGES_BITS)
 #define VTD_IOTLB_MIN_LINES 32U
 #define VTD_IOTLB_MAX_LINES 65536U
 #define VTD_IOTLB_GROWTH 4
-/* Page sizes: levels 1 to 3 */
-#define VTD_IOTLB_LEVELS 3
 #define VTD_DOMAIN_IDS 65536
 
-/*
- * Eight neighbouring pages, in one cache line of the host.  All fields are
- * atomic, and between two changes of @sequence.
- *
- * @sequence: odd while the line is being written
- * @domain: of all its pages
- * @perms: two bits for each page; none: the page is not cached
- * @tag: the block's number, and the level of its pages (1 to 3) in the two
- *       low bits; 0: the line is empty
- * @began: when the oldest of its walks began
- * @frame_low, @frame_high: page frames, 40 bits each
- */
-typedef struct VTDIOTLBLine {
-    unsigned sequence;
-    uint16_t domain;
-    uint16_t perms;
-    aligned_uint64_t tag;
-    aligned_uint64_t began;
-    uint32_t frame_low[VTD_IOTLB_PAGES];
-    uint8_t frame_high[VTD_IOTLB_PAGES];
-} QEMU_ALIGNED(64) VTDIOTLBLine;
-
-QEMU_BUILD_BUG_ON(sizeof(VTDIOTLBLine) != 64);
-
-/*
- * @lines_mask: number of lines - 1
- * @levels: atomic; bit n: pages of level n have been put in
- * @evicted: live lines given up
- * @victim: which way to give up next
- * @unseen: bounds of the levels of which there was nothing to flush
- * @bound: one for each group of VTD_IOTLB_WAYS lines
- *
- * But for @lines_mask, @levels and @line: under the lock.
- */
-struct VTDIOTLBTable {
-    struct rcu_head rcu;
-    unsigned lines_mask;
-    unsigned levels;
-    VTDIOTLBLine *line;
-    unsigned evicted;
-    unsigned victim;
-    uint64_t unseen[VTD_IOTLB_LEVELS + 1];
-    uint64_t *bound;
-};
-
-/* Where the page of an address is: which block, which of its pages */
-typedef struct VTDIOTLBPlace {
-    uint64_t tag;
-    unsigned home;
-    unsigned page;
-} VTDIOTLBPlace;
-
 #if HOST_LONG_BITS == 64
-static inline uint64_t vtd_load(const aligned_uint64_t *p)
-{
-    return qatomic_load_acquire(p);
-}
-
 static inline void vtd_store(aligned_uint64_t *p, uint64_t v)
 {
     qatomic_store_release(p, v);
@@ -96,16 +31,6 @@ static inline uint64_t vtd_advance(aligned_uint64_t *p)
     return qatomic_add_fetch(p, 1);
 }
 #else
-/* qatomic_* takes no 64-bit fields here; slower, and right */
-static inline uint64_t vtd_load(const aligned_uint64_t *p)
-{
-    uint64_t v = qatomic_read_u64(p);
-
-    /* Acquire: what the caller reads next is no older than @p */
-    smp_mb();
-    return v;
-}
-
 static inline void vtd_store(aligned_uint64_t *p, uint64_t v)
 {
     /* Release: what the caller wrote before is seen with @p */
@@ -163,93 +88,28 @@ void vtd_epochs_flush_domain(VTDEpochs *epochs, uint16_t did)
     vtd_raise(epochs, &epochs->domain[did]);
 }
 
-static bool vtd_iotlb_live(VTDIOTLB *iotlb, uint16_t domain, uint64_t began)
-{
-    VTDEpochs *epochs = iotlb->epochs;
-
-    return began >= vtd_load(&epochs->global) &&
-           began >= vtd_load(&iotlb->bound) &&
-           began >= vtd_load(&epochs->domain[domain]);
-}
-
-/*
- * Neighbouring blocks go to neighbouring lines; the higher bits are folded in
- * so that buffers at a large power-of-two distance do not share a few: as many
- * as there are lines, at any one up to 1 TiB, find room.
- */
-static inline VTDIOTLBPlace vtd_place(const VTDIOTLBTable *table,
-                                      uint64_t iova, unsigned level)
-{
-    uint64_t page = iova >> vtd_page_shift(level);
-    uint64_t block = page >> VTD_IOTLB_PAGES_BITS;
-
-    return (VTDIOTLBPlace) {
-        .tag = block << 2 | level,
-        .home = (block ^ block >> 8 ^ block >> 23) & table->lines_mask,
-        .page = page % VTD_IOTLB_PAGES,
-    };
-}
-
 static unsigned vtd_level_of(uint64_t mask)
 {
     return 1 + (ctpop64(mask) - VTD_PAGE_SHIFT) / VTD_SS_LEVEL_BITS;
 }
 
-static inline unsigned vtd_perm_of(uint16_t perms, unsigned page)
-{
-    return perms >> (2 * page) & VTD_PERM_RW;
-}
-
-/* A line whose tag is not the one wanted is not the one wanted: no retry */
-static inline bool vtd_read_line(VTDIOTLB *iotlb, const VTDIOTLBLine *line,
-                                 const VTDIOTLBPlace *place,
-                                 VTDTranslation *out)
-{
-    unsigned sequence = qatomic_load_acquire(&line->sequence);
-    uint64_t frame, began;
-
-    if (vtd_load(&line->tag) != place->tag) {
-        return false;
-    }
-    out->perm = vtd_perm_of(qatomic_load_acquire(&line->perms), place->page);
-    out->domain = qatomic_load_acquire(&line->domain);
-    frame = qatomic_load_acquire(&line->frame_high[place->page]);
-    frame = frame << 32 | qatomic_load_acquire(&line->frame_low[place->page]);
-    out->addr = frame << VTD_PAGE_SHIFT;
-    began = vtd_load(&line->began);
-    return !(sequence & 1) && qatomic_read(&line->sequence) == sequence &&
-           out->perm != VTD_PERM_NONE &&
-           vtd_iotlb_live(iotlb, out->domain, began);
-}
-
-static inline bool vtd_lookup_level(VTDIOTLB *iotlb, VTDIOTLBTable *table,
-                                    uint64_t iova, unsigned level,
-                                    VTDTranslation *out)
-{
-    VTDIOTLBPlace place = vtd_place(table, iova, level);
-
-    for (unsigned i = 0; i < VTD_IOTLB_WAYS; i++) {
-        if (vtd_read_line(iotlb, &table->line[place.home ^ i], &place, out)) {
-            out->mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
-            out->iova = iova & ~out->mask;
-            return true;
-        }
-    }
-    return false;
-}
-
+/* Large pages first: whoever looks for a small one asked elsewhere before */
 bool vtd_iotlb_lookup(VTDIOTLB *iotlb, uint64_t iova, VTDTranslation *out)
 {
     VTDIOTLBTable *table = qatomic_rcu_read(&iotlb->table);
-    unsigned levels;
+    unsigned levels = table ? qatomic_read(&table->levels) : 0;
 
-    if (!table) {
-        return false;
-    }
-    levels = qatomic_read(&table->levels);
-    for (unsigned level = 1; level <= VTD_IOTLB_LEVELS; level++) {
-        if ((levels & (1U << level)) &&
-            vtd_lookup_level(iotlb, table, iova, level, out)) {
+    for (unsigned level = VTD_IOTLB_LEVELS; level >= 1; level--) {
+        VTDHit hit = {};
+
+        if (levels & (1U << level)) {
+            hit = vtd_lookup_level(iotlb, table, iova, level);
+        }
+        if (hit.perm != VTD_PERM_NONE) {
+            out->mask = MAKE_64BIT_MASK(0, vtd_page_shift(level));
+            out->iova = iova & ~out->mask;
+            out->addr = hit.addr;
+            out->perm = hit.perm;
             return true;
         }
     }
@@ -273,20 +133,6 @@ static void vtd_line_end(VTDIOTLBLine *line)
 static bool vtd_line_live(VTDIOTLB *iotlb, const VTDIOTLBLine *line)
 {
     return line->tag && vtd_iotlb_live(iotlb, line->domain, line->began);
-}
-
-/* The line that holds @place's block, or NULL */
-static VTDIOTLBLine *vtd_find_line(VTDIOTLBTable *table,
-                                   const VTDIOTLBPlace *place)
-{
-    for (unsigned i = 0; i < VTD_IOTLB_WAYS; i++) {
-        VTDIOTLBLine *line = &table->line[place->home ^ i];
-
-        if (line->tag == place->tag) {
-            return line;
-        }
-    }
-    return NULL;
 }
 
 /* Where to put a block that has no line: over something dead, or a victim */

@@ -23,6 +23,8 @@
  * its lock; they are misses or commands anyway.  Tables grow with use, from
  * 32 lines (2 KiB) to 65536 (4 MiB), and are replaced under RCU.
  *
+ * What a line looks like is in intel_iommu_iotlb_lookup.h.
+ *
  * A leaf: it knows neither registers nor guest tables.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
