@@ -44,7 +44,7 @@ def translation_row(result):
     if ideal is None and result.case.ideal:
         ideal, origin = result.case.ideal, ' (design)'
     verdict = '-'
-    if ours and ideal:
+    if ours and ideal and result.case.what == 'dma':
         share = ours / ideal
         verdict = f'{share:.2f} ' + ('met' if share >= GOAL else 'missed')
     return [result.case.title, _number(result.floor),
@@ -64,7 +64,7 @@ def descriptor_row(result):
     ratio, verdict = None, '-'
     if result.case.what == 'page':
         ratio = _ratio(result, 'stock', 'ours')
-    if ratio:
+    if ratio and not result.case.shared:
         verdict = f'{PAGE_GOAL} ' + ('met' if ratio >= PAGE_GOAL else 'missed')
     return [result.case.title, _descriptor_cell(result, 'stock'),
             _descriptor_cell(result, 'ours'), _times(ratio), verdict]

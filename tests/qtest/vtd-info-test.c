@@ -127,7 +127,7 @@ static void test_requester(void)
     g_assert_cmphex(qdict_get_int(r, "table"), ==, d->pgd);
     g_assert_cmpint(qdict_get_int(r, "levels"), ==, 3);
     g_assert_cmpint(qdict_get_int(r, "cached"), ==, 2);
-    g_assert_cmpint(qdict_get_int(r, "cache-size"), ==, 64);
+    g_assert_cmpint(qdict_get_int(r, "cache-size"), ==, 256);
     g_assert_cmpint(qdict_get_int(r, "misses"), ==, 2);
     g_assert_cmpint(qdict_get_int(r, "hits"), ==, 1);
     g_assert_cmpint(qdict_get_int(r, "faults"), ==, 0);
