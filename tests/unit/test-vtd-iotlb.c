@@ -397,6 +397,27 @@ static void test_no_permission(void)
     vtd_epochs_destroy(&epochs);
 }
 
+/* A walk that was overtaken by a flush takes no fresh neighbour with it */
+static void test_late_neighbour(void)
+{
+    VTDTranslation fresh = page(0x1000, 1, 0x2000, 1);
+    VTDTranslation late = page(0x2000, 1, 0x3000, 1);
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+    uint64_t began;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    began = vtd_epochs_now(&epochs);
+    vtd_epochs_flush_domain(&epochs, 1);
+    fill(&iotlb, fresh);
+    vtd_iotlb_fill(&iotlb, began, &late);
+    check_page(&iotlb, fresh.iova, &fresh);
+    g_assert_false(cached(&iotlb, late.iova));
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
 /*
  * A flush that another thread is in the middle of: time has been advanced,
  * the bound is not raised yet.  A walk that began before and one that began
@@ -563,6 +584,54 @@ static void test_replacement(void)
         fill(&iotlb, t);
         check_page(&iotlb, t.iova, &t);
     }
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
+/* Those that share their lines give way in turn: the newest four stay */
+static void test_victims(void)
+{
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    for (uint64_t i = 0; i < 8; i++) {
+        fill(&iotlb, page(i << 45, 1, i * KiB4, 1));
+    }
+    for (uint64_t i = 0; i < 8; i++) {
+        g_assert_cmpint(cached(&iotlb, i << 45), ==, i >= 4);
+    }
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
+/* Large pages move to a larger table with the others */
+static void test_grow_large(void)
+{
+    VTDTranslation large = page(0x7fULL << 30, 2, 0x5ULL << 21, 1);
+    uint64_t live, size, old_size;
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+    bool found;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    fill(&iotlb, large);
+    vtd_iotlb_usage(&iotlb, &live, &old_size);
+    for (uint64_t i = 0; ; i++) {
+        found = cached(&iotlb, large.iova);
+        fill(&iotlb, page((1ULL << 46) + i * 8 * KiB4, 1, i * KiB4, 1));
+        vtd_iotlb_usage(&iotlb, &live, &size);
+        if (size > old_size) {
+            break;
+        }
+        if (!found) {
+            fill(&iotlb, large);
+        }
+    }
+    g_assert_true(found);
+    check_page(&iotlb, large.iova, &large);
     vtd_iotlb_destroy(&iotlb);
     vtd_epochs_destroy(&epochs);
 }
@@ -1063,6 +1132,9 @@ int main(int argc, char **argv)
     g_test_add_func("/vtd/iotlb/neighbours", test_neighbours);
     g_test_add_func("/vtd/iotlb/neighbours-domain", test_neighbours_domain);
     g_test_add_func("/vtd/iotlb/no-permission", test_no_permission);
+    g_test_add_func("/vtd/iotlb/late-neighbour", test_late_neighbour);
+    g_test_add_func("/vtd/iotlb/victims", test_victims);
+    g_test_add_func("/vtd/iotlb/grow-large", test_grow_large);
     g_test_add_func("/vtd/iotlb/flush-half-way", test_flush_half_way);
     g_test_add_func("/vtd/iotlb/reinit", test_reinit);
     for (unsigned i = 0; i < ARRAY_SIZE(distances); i++) {
