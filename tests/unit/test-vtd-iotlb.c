@@ -408,6 +408,7 @@ static void test_late_neighbour(void)
 
     vtd_epochs_init(&epochs);
     vtd_iotlb_init(&iotlb, &epochs);
+    fill(&iotlb, late);             /* a new table refuses all older walks */
     began = vtd_epochs_now(&epochs);
     vtd_epochs_flush_domain(&epochs, 1);
     fill(&iotlb, fresh);
