@@ -43,6 +43,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "qemu/interval-tree.h"
 #include "qapi/error.h"
 #include "hw/i386/intel_iommu.h"
