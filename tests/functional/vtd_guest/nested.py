@@ -136,7 +136,7 @@ class Inner:
     def refusal(self, binary, *args):
         """What it says when it ends at once by itself"""
         return self.guest.run(f'! timeout 60 {self.command(binary, *args)} '
-                              '-qtest none 2>&1', 90).strip()
+                              '2>&1', 90).strip()
 
     # The qtest protocol: system/qtest.c
 
