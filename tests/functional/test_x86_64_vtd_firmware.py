@@ -2,8 +2,8 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# SeaBIOS and OVMF drive disks behind the VT-d unit by themselves, before anybody
-# has heard of it, to load Linux; Linux takes over, with translation.
+# SeaBIOS and OVMF drive disks behind the VT-d unit by themselves, before
+# anybody has heard of it, to load Linux; Linux takes over, with translation.
 #
 # See vtd_guest/testcase.py for the variables that name firmware and kernel.
 
@@ -100,9 +100,10 @@ class VTDFirmware(VTDGuestTest):
         write_fat(image, {'startup.nsh': script.encode('ascii'),
                           'linux.efi': self.kernel.path.read_bytes(),
                           'initrd.img': Path(initramfs).read_bytes()})
+        flash = 'if=pflash,format=raw'
         self.boot_from(kind, disk, image,
-                       '-drive', f'if=pflash,format=raw,readonly=on,file={code}',
-                       '-drive', f'if=pflash,format=raw,file={variables}')
+                       '-drive', f'{flash},readonly=on,file={code}',
+                       '-drive', f'{flash},file={variables}')
         self.assertTrue('efi: EFI v2' in self.guest.log_text())
         self.check(kind, disk, image)
 
