@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the guest is made of: Debian's kernels, SeaBIOS, Xen, the initramfs.
+What the guest is made of: Debian's kernels, SeaBIOS, OVMF, Xen, the
+initramfs.
 """
 
 import gzip
@@ -24,7 +25,7 @@ GUEST = Path(os.environ.get('GUEST_DIR', TOP / 'build/guest'))
 KERNELS = {'6.1': 'bookworm', '6.12': 'trixie'}
 SEABIOS_SUITE = 'trixie'
 # What the tests need and the demo does not
-TEST_SUITES = {'xen': 'bookworm'}
+TEST_SUITES = {'xen': 'bookworm', 'ovmf': 'trixie'}
 # Packages whose name holds a version: what depends on it, how it begins
 VERSIONED = {'linux': ('linux-image-amd64', 'linux-image-[0-9]'),
              'xen': ('xen-system-amd64', 'xen-hypervisor-[0-9]')}
@@ -109,6 +110,15 @@ def xen():
     return target
 
 
+def ovmf():
+    """OVMF's code; its variables are beside it"""
+    path = GUEST / 'ovmf/usr/share/OVMF/OVMF_CODE_4M.fd'
+    if not path.is_file():
+        raise DebianError(f'{GUEST}/ovmf holds no {path.name}: remove this '
+                          'directory and try again')
+    return path
+
+
 def boot_files(kernel):
     """(kernel to boot, initramfs)"""
     return extract_vmlinux(kernel, GUEST), build_initramfs(kernel, GUEST)
@@ -124,5 +134,6 @@ def test_environment(say=print):
     return {'QEMU_TEST_VTD_KERNEL': old.path,
             'QEMU_TEST_VTD_KERNEL2': new.path,
             'QEMU_TEST_VTD_BIOS': bios(),
+            'QEMU_TEST_VTD_OVMF': ovmf(),
             'QEMU_TEST_VTD_XEN': xen(),
             'QEMU_TEST_VTD_CACHE': GUEST}

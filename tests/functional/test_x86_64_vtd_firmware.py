@@ -2,14 +2,17 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# SeaBIOS drives disks behind the VT-d unit by itself, before anybody has heard
-# of it, to load Linux; Linux takes over, with translation.
+# SeaBIOS and OVMF drive disks behind the VT-d unit by themselves, before
+# anybody has heard of it, to load Linux; Linux takes over, with translation.
 #
 # See vtd_guest/testcase.py for the variables that name firmware and kernel.
 
 import hashlib
+from pathlib import Path
+import shutil
 
 from vtd_guest import COMMAND_LINE
+from vtd_guest.fat import write_fat
 from vtd_guest.hardware import MIB, VIRTIO
 from vtd_guest.image import boot_disk
 from vtd_guest.testcase import VTDGuestTest
@@ -83,6 +86,35 @@ class VTDFirmware(VTDGuestTest):
 
     def test_seabios_ahci(self):
         self.seabios('ahci')
+
+    def ovmf(self, kind):
+        """The shell in it finds a script on the disk, which starts Linux."""
+        code = self.need_file('QEMU_TEST_VTD_OVMF')
+        variables = self.scratch_file('variables.fd')
+        shutil.copyfile(code.replace('CODE', 'VARS'), variables)
+        disk, = self.new_disks(kind)
+        image = self.scratch_file('boot.img')
+        _, initramfs = self.boot_files(self.kernel)
+        script = ('fs0:\r\n' 'linux.efi initrd=\\initrd.img '
+                  f'{self.command_line(kind, disk)}\r\n')
+        write_fat(image, {'startup.nsh': script.encode('ascii'),
+                          'linux.efi': self.kernel.path.read_bytes(),
+                          'initrd.img': Path(initramfs).read_bytes()})
+        flash = 'if=pflash,format=raw'
+        self.boot_from(kind, disk, image,
+                       '-drive', f'{flash},readonly=on,file={code}',
+                       '-drive', f'{flash},file={variables}')
+        self.assertTrue('efi: EFI v2' in self.guest.log_text())
+        self.check(kind, disk, image)
+
+    def test_ovmf_virtio(self):
+        self.ovmf('virtio')
+
+    def test_ovmf_nvme(self):
+        self.ovmf('nvme')
+
+    def test_ovmf_ahci(self):
+        self.ovmf('ahci')
 
 
 if __name__ == '__main__':

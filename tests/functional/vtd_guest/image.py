@@ -21,7 +21,7 @@ GUEST_DIR = Path(__file__).parent / 'guest'
 # modules themselves.
 MODULES = (
     'crct10dif_generic', 'crc32c_generic',
-    'virtio_pci', 'virtio_blk', 'nvme', 'ahci', 'sd_mod',
+    'virtio_pci', 'virtio_console', 'virtio_blk', 'nvme', 'ahci', 'sd_mod',
     'virtio_net', 'e1000e', 'igb',
     'vfio_iommu_type1', 'vfio_pci',
 )

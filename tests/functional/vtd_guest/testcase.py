@@ -12,6 +12,8 @@ These environment variables say of what:
   QEMU_TEST_VTD_KERNEL2  a second one, of another version (some tests)
   QEMU_TEST_VTD_BUSYBOX  a static busybox (default: the one in $PATH)
   QEMU_TEST_VTD_BIOS     a SeaBIOS image (default: QEMU's own)
+  QEMU_TEST_VTD_OVMF     UEFI firmware, OVMF_CODE*.fd, with the OVMF_VARS*.fd
+                         that belongs to it beside it (firmware tests)
   QEMU_TEST_VTD_XEN      the Xen hypervisor as an ELF file, that is unpacked
                          with gunzip (Xen tests)
   QEMU_TEST_VTD_CACHE    where initramfs and unpacked kernel are kept (default:
