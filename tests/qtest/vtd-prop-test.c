@@ -7,20 +7,25 @@
  * for a command line that worked before.  expect() below was compared with
  * the model of QEMU 10.0 for 59,000 of the 73,728 combinations, drawn at
  * random.  With QTEST_STOCK_QEMU_BINARY set to another QEMU, what a run tries
- * is compared with that one as well: with "-m slow" every combination.
+ * is compared with that one as well.  QTEST_VTD_COMBINATIONS is how many it
+ * tries: all of them take hours.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "libqtest.h"
 #include "qobject/qdict.h"
 #include "libqos/intel-iommu.h"
 
 #define STOCK_ENV "QTEST_STOCK_QEMU_BINARY"
 
-/* Combinations that one run tries; -m slow tries all of them. */
+#define COUNT_ENV "QTEST_VTD_COMBINATIONS"
+
+/* Combinations that one run tries */
 #define SAMPLE    160
+#define SLOW_SAMPLE 640
 
 enum {
     AW, CM, DEVICE_IOTLB, DRAIN, DMA_TRANSLATION, EIM, FS1GP, INTREMAP, PT,
@@ -263,11 +268,22 @@ static void combination(unsigned n, int *v)
     }
 }
 
+static unsigned sample_size(unsigned total)
+{
+    const char *count = getenv(COUNT_ENV);
+    unsigned n = g_test_slow() ? SLOW_SAMPLE : SAMPLE;
+
+    if (count) {
+        g_assert_cmpint(qemu_strtoui(count, NULL, 0, &n), ==, 0);
+    }
+    return MIN(MAX(n, 1), total);
+}
+
 /* All combinations, or an even sample of them that moves with the seed */
 static void test_combinations(void)
 {
     unsigned total = combinations();
-    unsigned count = g_test_slow() ? total : SAMPLE;
+    unsigned count = sample_size(total);
     unsigned step = total / count;
     int v[NPROPS];
 
