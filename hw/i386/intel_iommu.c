@@ -102,10 +102,18 @@ static void vtd_unset_iommu_device(PCIBus *bus, void *opaque, int devfn)
     }
 }
 
+static void vtd_renumbered(PCIBus *bus, void *opaque)
+{
+    IntelIOMMUState *s = opaque;
+
+    vtd_bus_renumbered(s->unit, bus);
+}
+
 static const PCIIOMMUOps vtd_iommu_ops = {
     .get_address_space = vtd_get_address_space,
     .set_iommu_device = vtd_set_iommu_device,
     .unset_iommu_device = vtd_unset_iommu_device,
+    .bus_renumbered = vtd_renumbered,
 };
 
 /*

@@ -23,12 +23,6 @@ uint16_t vtd_sid(VTDAddressSpace *as)
     return PCI_BUILD_BDF(qatomic_read(as->bus_number), as->devfn);
 }
 
-/* Software may renumber a bus: what is cached is somebody else's then */
-static inline bool vtd_iotlb_filled_for(VTDAddressSpace *as)
-{
-    return qatomic_read(&as->cached_bus) == qatomic_read(as->bus_number);
-}
-
 /* Section 11.4.5: which kind of tables there are, and what they say */
 static VTDFaultReason vtd_tables_config(VTDAddressSpace *as, uint16_t sid,
                                         VTDConfig *cfg)
@@ -56,16 +50,12 @@ VTDFaultReason vtd_requester_config(VTDAddressSpace *as, VTDConfig *cfg)
 {
     VTDUnit *unit = as->unit;
     uint64_t began = vtd_epochs_now(&unit->epochs);
-    uint16_t sid = vtd_sid(as);
     VTDFaultReason reason;
 
-    if (qatomic_read(&as->cached_bus) != PCI_BUS_NUM(sid)) {
-        vtd_context_flush(&as->iotlb);
-        qatomic_set(&as->cached_bus, PCI_BUS_NUM(sid));
-    } else if (vtd_context_lookup(&as->iotlb, cfg)) {
+    if (vtd_context_lookup(&as->iotlb, cfg)) {
         return VTD_FR_NONE;
     }
-    reason = vtd_tables_config(as, sid, cfg);
+    reason = vtd_tables_config(as, vtd_sid(as), cfg);
     if (reason == VTD_FR_NONE) {
         vtd_context_fill(&as->iotlb, began, cfg);
     }
@@ -153,8 +143,7 @@ static VTDFaultReason vtd_translate_miss(VTDAddressSpace *as, uint64_t iova,
 static bool vtd_translate_hit(VTDAddressSpace *as, uint64_t iova,
                               VTDPerm want, VTDTranslation *out)
 {
-    if (!vtd_iotlb_filled_for(as) ||
-        !vtd_iotlb_lookup(&as->iotlb, iova, out) || (want & ~out->perm)) {
+    if (!vtd_iotlb_lookup(&as->iotlb, iova, out) || (want & ~out->perm)) {
         return false;
     }
     if (as->unit->count_hits) {
@@ -237,7 +226,7 @@ static IOMMUTLBEntry vtd_translate(IOMMUMemoryRegion *iommu, hwaddr iova,
     VTDPerm want = (flag & IOMMU_RO ? VTD_PERM_R : 0) |
                    (flag & IOMMU_WO ? VTD_PERM_W : 0);
 
-    if (vtd_iotlb_filled_for(as) && !vtd_translations_watched(as->unit)) {
+    if (!vtd_translations_watched(as->unit)) {
         VTDHit hit = vtd_iotlb_lookup_4k(&as->iotlb, iova);
 
         if (hit.perm != VTD_PERM_NONE && !(want & ~hit.perm)) {
@@ -406,7 +395,6 @@ static VTDAddressSpace *vtd_space_new(VTDUnit *unit, const VTDSpaceKey *key,
     if (as->bus && !pci_bus_is_root(as->bus)) {
         as->bus_number = as->bus->parent_dev->config + PCI_SECONDARY_BUS;
     }
-    as->cached_bus = *as->bus_number;
     vtd_iotlb_init(&as->iotlb, &unit->epochs);
     memory_region_transaction_begin();
     vtd_space_init_regions(as);

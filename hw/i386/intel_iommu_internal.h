@@ -60,10 +60,20 @@
 
 /*
  * Address spaces with PASID that one unit has at most: a guest may choose the
- * PASIDs that its devices use, and each space costs some kilobytes until the
- * device's bus is gone.
+ * PASIDs that its devices use, and each space costs some kilobytes, and up to
+ * 4 MiB of IOTLB if it is used a lot, until the device's bus is gone.
  */
 #define VTD_PASID_SPACES               1024
+
+/**
+ * VTDShadowWork: how much is done for shadows
+ * @entries: of the tables that are read
+ * @events: mappings that are announced or withdrawn
+ */
+typedef struct VTDShadowWork {
+    unsigned entries;
+    unsigned events;
+} VTDShadowWork;
 
 /**
  * VTDShadowLimits: what a guest can make the unit do for those who shadow its
@@ -72,14 +82,13 @@
  *          command
  * @mappings: mappings that the shadow of a requester holds, whatever the
  *            number of commands; each takes about 100 bytes
- * @run_entries: entries that are read in one go, with the big lock held
- * @run_events: mappings that are announced or withdrawn in one go
+ * @go: what is done in one go, with the big lock held: after one write to a
+ *      register, whatever the number of commands, or in a bottom half
  */
 typedef struct VTDShadowLimits {
     unsigned budget;
     unsigned mappings;
-    unsigned run_entries;
-    unsigned run_events;
+    VTDShadowWork go;
 } VTDShadowLimits;
 
 /*
@@ -88,8 +97,14 @@ typedef struct VTDShadowLimits {
  */
 #define VTD_SHADOW_LIMITS ((VTDShadowLimits) { \
     .budget = 1U << 22, .mappings = 1U << 22, \
-    .run_entries = 1U << 16, .run_events = 1U << 12, \
+    .go = { .entries = 1U << 16, .events = 1U << 12 }, \
 })
+
+/*
+ * In so many goes the unit tries to finish the commands that were given when
+ * the machine is stopped: less than half a second
+ */
+#define VTD_SHADOW_GOES_AT_STOP        64
 
 /* How many IRTEs are cached, a power of two */
 #define VTD_IEC_SIZE                   256
@@ -197,7 +212,6 @@ typedef struct VTDShadow {
  * @pasid: of its requests, or VTD_PASID_NONE
  * @bus_number: where the guest programs the bus number; of a root bus,
  *              @root_bus_number
- * @cached_bus: bus number that @iotlb was filled for (atomic)
  * @switch_wanted: the hook found out that the regions are not right (atomic)
  * @misses: translations that needed the tables
  * @faults: requests, interrupts among them, that were not let through
@@ -211,7 +225,6 @@ typedef struct VTDAddressSpace {
     uint8_t root_bus_number;
     uint8_t devfn;
     uint32_t pasid;
-    uint8_t cached_bus;
     bool switch_wanted;
     AddressSpace as;
     MemoryRegion root;
@@ -248,6 +261,7 @@ typedef struct VTDAddressSpace {
  * @pasid_spaces: how many of @spaces are for requests with PASID
  * @behind: the shadow of one of @spaces is
  * @limits: of the work for shadows
+ * @left: of the present go's
  * @late_status: bits of GSTS to be set when no shadow is behind
  */
 struct VTDUnit {
@@ -264,6 +278,7 @@ struct VTDUnit {
     VTDQueue queue;
     bool behind;
     VTDShadowLimits limits;
+    VTDShadowWork left;
     uint32_t late_status;
     VTDFaultLog fault;
     VTDInterruptCache iec;
@@ -330,6 +345,11 @@ void vtd_command_iotlb(VTDUnit *unit);
  * Returns whether all are done; if not, the bottom half goes on.
  */
 bool vtd_commands_resume(VTDUnit *unit);
+/**
+ * vtd_bus_renumbered: @bus has another number, so its devices have other
+ * entries in the tables
+ */
+void vtd_bus_renumbered(VTDUnit *unit, PCIBus *bus);
 /** vtd_completion_control: IECTL.IM was written */
 void vtd_completion_control(VTDUnit *unit);
 /** vtd_completion_clear: ICS.IWC was cleared by software */
@@ -418,10 +438,12 @@ void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last);
 /**
  * vtd_shadows_run: bring shadows in line with the tables
  *
- * Returns whether all are.  If not, this was enough work for once, and the
- * unit's bottom half has been scheduled.
+ * Returns whether all are.  If not, VTDUnit.left is used up, and the unit's
+ * bottom half has been scheduled.
  */
 bool vtd_shadows_run(VTDUnit *unit);
+/** vtd_notify_everything: all that anybody was told may be different now */
+void vtd_notify_everything(VTDUnit *unit);
 /** vtd_notify_device_tlb: the guest flushed [@first, @last] of a device-TLB */
 void vtd_notify_device_tlb(VTDAddressSpace *as, uint64_t first,
                            uint64_t last);

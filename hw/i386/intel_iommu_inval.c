@@ -35,15 +35,9 @@ static void vtd_notify_all_of(VTDAddressSpace *as)
 
 static void vtd_flush_iotlb_global(VTDUnit *unit)
 {
-    VTDAddressSpace *as;
-
     trace_vtd_inv_desc_iotlb_global();
     vtd_epochs_flush_global(&unit->epochs);
-    QLIST_FOREACH(as, &unit->space_list, next) {
-        if (vtd_notify_wanted(as)) {
-            vtd_notify_all_of(as);
-        }
-    }
+    vtd_notify_everything(unit);
 }
 
 static void vtd_flush_iotlb_domain(VTDUnit *unit, uint16_t did)
@@ -87,6 +81,18 @@ static void vtd_flush_context_of(VTDAddressSpace *as)
     if (vtd_notify_wanted(as)) {
         vtd_notify_all_of(as);
     }
+}
+
+void vtd_bus_renumbered(VTDUnit *unit, PCIBus *bus)
+{
+    VTDAddressSpace *as;
+
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (as->bus == bus) {
+            vtd_flush_context_of(as);
+        }
+    }
+    vtd_shadows_run(unit);
 }
 
 static void vtd_flush_context_global(VTDUnit *unit)

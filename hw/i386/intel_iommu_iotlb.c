@@ -174,6 +174,7 @@ static void vtd_line_put(VTDIOTLBLine *line, unsigned page,
     qatomic_store_release(&line->perms, others | t->perm << (2 * page));
 }
 
+/* What allows nothing takes no line of its own, but its place in one */
 static void vtd_insert(VTDIOTLB *iotlb, VTDIOTLBTable *table, uint64_t began,
                        const VTDTranslation *t)
 {
@@ -186,8 +187,11 @@ static void vtd_insert(VTDIOTLB *iotlb, VTDIOTLBTable *table, uint64_t began,
         !vtd_iotlb_live(iotlb, t->domain, began)) {
         return;
     }
-    line = vtd_find_line(table, &place) ?:
-           vtd_choose_line(iotlb, table, place.home);
+    line = vtd_find_line(table, &place);
+    if (!line && t->perm == VTD_PERM_NONE) {
+        return;
+    }
+    line = line ?: vtd_choose_line(iotlb, table, place.home);
     qatomic_set(&table->levels, table->levels | 1U << level);
     vtd_line_begin(line);
     vtd_line_claim(iotlb, line, place.tag, t->domain, began);

@@ -49,13 +49,18 @@ void vtd_iec_flush(VTDUnit *unit, uint16_t index, unsigned mask)
     unit->iec_changed(unit->owner, false, index, mask);
 }
 
+static unsigned vtd_iec_generation(VTDInterruptCache *iec)
+{
+    QEMU_LOCK_GUARD(&iec->lock);
+    return iec->generation;
+}
+
 static bool vtd_iec_lookup(VTDInterruptCache *iec, uint16_t index,
-                           VTDIRTE *irte, unsigned *generation)
+                           VTDIRTE *irte)
 {
     unsigned place = index % VTD_IEC_SIZE;
 
     QEMU_LOCK_GUARD(&iec->lock);
-    *generation = iec->generation;
     *irte = iec->entry[place];
     return iec->index[place] == index;
 }
@@ -71,6 +76,19 @@ static void vtd_iec_fill(VTDInterruptCache *iec, uint16_t index,
         iec->entry[place] = *irte;
     }
 }
+
+/**
+ * VTDInterruptState: what a request is judged by
+ * @generation: of the cache, read before @ir: what is found in a table that
+ *              has been replaced since is not cached
+ * @ir: VTDUnit.ir
+ * @sid: who sent it, or VTD_SID_UNKNOWN
+ */
+typedef struct VTDInterruptState {
+    unsigned generation;
+    uint64_t ir;
+    int sid;
+} VTDInterruptState;
 
 /*
  * Section 9.9, SVT 01b: SQ chooses which of the function number's bits are
@@ -133,26 +151,25 @@ static VTDFaultReason vtd_irte_check(const VTDIRTE *irte, bool eime, int sid)
  * The entry at @index, if @sid may use it.  Section 6.1: entries that cause
  * a fault are not cached, so that software can mend them without a flush.
  */
-static VTDFaultReason vtd_irte_get(VTDUnit *unit, uint64_t ir, uint16_t index,
-                                   int sid, VTDIRTE *irte)
+static VTDFaultReason vtd_irte_get(VTDUnit *unit, const VTDInterruptState *s,
+                                   uint16_t index, VTDIRTE *irte)
 {
-    bool eime = ir & VTD_IRTA_EIME;
+    bool eime = s->ir & VTD_IRTA_EIME;
     VTDFaultReason reason;
-    unsigned generation;
 
-    if (vtd_iec_lookup(&unit->iec, index, irte, &generation)) {
-        return vtd_irte_check(irte, eime, sid);
+    if (vtd_iec_lookup(&unit->iec, index, irte)) {
+        return vtd_irte_check(irte, eime, s->sid);
     }
     *irte = (VTDIRTE) {};
     if (!unit->memory.read(unit->memory.opaque,
-                           (ir & VTD_PAGE_MASK) + sizeof(*irte) * index,
+                           (s->ir & VTD_PAGE_MASK) + sizeof(*irte) * index,
                            &irte->lo, 2)) {
         return VTD_FR_IR_ACCESS;
     }
     trace_vtd_ir_irte_get(index, irte->lo, irte->hi);
-    reason = vtd_irte_check(irte, eime, sid);
+    reason = vtd_irte_check(irte, eime, s->sid);
     if (reason == VTD_FR_NONE) {
-        vtd_iec_fill(&unit->iec, index, irte, generation);
+        vtd_iec_fill(&unit->iec, index, irte, s->generation);
     }
     return reason;
 }
@@ -204,8 +221,9 @@ static VTDFaultReason vtd_interrupt_compat(uint64_t ir, const MSIMessage *msg,
     return VTD_FR_NONE;
 }
 
-static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit, uint64_t ir,
-                                           const MSIMessage *msg, int sid,
+static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit,
+                                           const VTDInterruptState *s,
+                                           const MSIMessage *msg,
                                            MSIMessage *out, VTDFault *fault)
 {
     VTDFaultReason reason;
@@ -217,13 +235,13 @@ static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit, uint64_t ir,
     if (reason != VTD_FR_NONE) {
         return reason;
     }
-    if (index >= 2U << VTD_GET(ir, VTD_IRTA_S_FIELD)) {
+    if (index >= 2U << VTD_GET(s->ir, VTD_IRTA_S_FIELD)) {
         return VTD_FR_IR_INDEX;
     }
-    reason = vtd_irte_get(unit, ir, index, sid, &irte);
+    reason = vtd_irte_get(unit, s, index, &irte);
     fault->fpd = irte.lo & VTD_IRTE_FPD;
     if (reason == VTD_FR_NONE) {
-        vtd_irte_message(&irte, ir & VTD_IRTA_EIME, msg->address, out);
+        vtd_irte_message(&irte, s->ir & VTD_IRTA_EIME, msg->address, out);
     }
     return reason;
 }
@@ -231,17 +249,19 @@ static VTDFaultReason vtd_interrupt_lookup(VTDUnit *unit, uint64_t ir,
 VTDFaultReason vtd_interrupt_remap(VTDUnit *unit, const MSIMessage *msg,
                                    int sid, MSIMessage *out, VTDFault *fault)
 {
-    uint64_t ir = qatomic_read_u64(&unit->ir);
+    VTDInterruptState s = { .sid = sid };
 
+    s.generation = vtd_iec_generation(&unit->iec);
+    s.ir = qatomic_read_u64(&unit->ir);
     *fault = (VTDFault) { .sid = sid, .write = true };
-    if (!(ir & VTD_IR_ENABLED)) {
+    if (!(s.ir & VTD_IR_ENABLED)) {
         *out = *msg;
         return VTD_FR_NONE;
     }
     if (msg->address & VTD_IR_ADDR_FORMAT) {
-        fault->reason = vtd_interrupt_lookup(unit, ir, msg, sid, out, fault);
+        fault->reason = vtd_interrupt_lookup(unit, &s, msg, out, fault);
     } else {
-        fault->reason = vtd_interrupt_compat(ir, msg, out);
+        fault->reason = vtd_interrupt_compat(s.ir, msg, out);
     }
     if (fault->reason == VTD_FR_NONE) {
         trace_vtd_ir_remap_msi(msg->address, msg->data, out->address,

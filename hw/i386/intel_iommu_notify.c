@@ -94,31 +94,35 @@ bool vtd_notify_wanted(VTDAddressSpace *as)
     return as->iommu.iommu_notify_flags & IOMMU_NOTIFIER_IOTLB_EVENTS;
 }
 
-/* How much vtd_shadows_run() may still do, and for whom it does it */
-typedef struct VTDShadowRun {
-    VTDAddressSpace *as;
-    unsigned events;
-    unsigned entries;
-} VTDShadowRun;
+/* May one more mapping be announced or withdrawn in this go? */
+static bool vtd_shadow_may_tell(VTDAddressSpace *as)
+{
+    VTDShadowWork *left = &as->unit->left;
+
+    if (left->events == 0) {
+        return false;
+    }
+    left->events--;
+    return true;
+}
 
 /*
  * Withdraw every announced mapping that overlaps [@first, @last].  Returns
  * false if those were too many.
  */
-static bool vtd_shadow_withdraw(VTDShadowRun *run, uint64_t first,
+static bool vtd_shadow_withdraw(VTDAddressSpace *as, uint64_t first,
                                 uint64_t last)
 {
-    GTree *shadow = run->as->shadow.mappings;
+    GTree *shadow = as->shadow.mappings;
     VTDMapping range = { .first = first, .last = last };
     VTDMapping *m;
 
     while ((m = g_tree_lookup(shadow, &range))) {
-        if (run->events == 0) {
+        if (!vtd_shadow_may_tell(as)) {
             return false;
         }
-        run->events--;
         trace_vtd_page_walk_one(0, m->first, 0, m->last - m->first, 0);
-        vtd_tell_all(run->as, IOMMU_NOTIFIER_UNMAP, m);
+        vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, m);
         g_tree_remove(shadow, m);
     }
     return true;
@@ -128,9 +132,9 @@ static bool vtd_shadow_withdraw(VTDShadowRun *run, uint64_t first,
  * What does not fit into the shadow is not mapped for the device, until a
  * flush finds it again and there is room.
  */
-static bool vtd_shadow_announce(VTDShadowRun *run, const VTDMapping *m)
+static bool vtd_shadow_announce(VTDAddressSpace *as, const VTDMapping *m)
 {
-    GTree *shadow = run->as->shadow.mappings;
+    GTree *shadow = as->shadow.mappings;
     const VTDMapping *old = g_tree_lookup(shadow, m);
     VTDMapping *new;
 
@@ -140,33 +144,35 @@ static bool vtd_shadow_announce(VTDShadowRun *run, const VTDMapping *m)
                                          m->addr);
         return true;
     }
-    if (!vtd_shadow_withdraw(run, m->first, m->last) || run->events == 0) {
+    if (!vtd_shadow_withdraw(as, m->first, m->last)) {
         return false;
     }
-    if (g_tree_nnodes(shadow) >= run->as->unit->limits.mappings) {
+    if (g_tree_nnodes(shadow) >= as->unit->limits.mappings) {
         return true;
     }
-    run->events--;
+    if (!vtd_shadow_may_tell(as)) {
+        return false;
+    }
     /* It is its own value, for g_tree_lookup() to return it */
     new = g_memdup2(m, sizeof(*m));
     g_tree_insert(shadow, new, new);
-    vtd_tell_all(run->as, IOMMU_NOTIFIER_MAP, m);
+    vtd_tell_all(as, IOMMU_NOTIFIER_MAP, m);
     return true;
 }
 
 static bool vtd_shadow_visit(void *opaque, const VTDTranslation *t)
 {
-    VTDShadowRun *run = opaque;
+    VTDAddressSpace *as = opaque;
     VTDMapping m = {
         .first = t->iova, .last = t->iova + t->mask,
         .addr = t->addr, .perm = t->perm,
     };
 
     if (t->perm == VTD_PERM_NONE) {
-        return vtd_shadow_withdraw(run, m.first, m.last);
+        return vtd_shadow_withdraw(as, m.first, m.last);
     }
     trace_vtd_page_walk_one(t->domain, t->iova, t->addr, t->mask, t->perm);
-    return vtd_shadow_announce(run, &m);
+    return vtd_shadow_announce(as, &m);
 }
 
 /*
@@ -215,38 +221,37 @@ static bool vtd_shadow_config(VTDAddressSpace *as, VTDConfig *cfg)
            cfg->stage == VTD_STAGE_SECOND;
 }
 
-/* The tables, as far as the budgets of this run and of the range allow */
-static bool vtd_shadow_walk(VTDShadowRun *run, const VTDConfig *cfg)
+/* The tables, as far as the budgets of this go and of the range allow */
+static bool vtd_shadow_walk(VTDAddressSpace *as, const VTDConfig *cfg)
 {
-    VTDRange *range = &run->as->shadow.range;
-    unsigned left = range->budget, may = MIN(left, run->entries);
+    VTDShadowWork *left = &as->unit->left;
+    VTDRange *range = &as->shadow.range;
+    unsigned total = range->budget, may = MIN(total, left->entries);
     bool done;
 
     range->budget = may;
-    done = vtd_walk_range(&run->as->unit->memory, cfg, range,
-                          vtd_shadow_visit, run);
-    run->entries -= may - range->budget;
-    range->budget = left - (may - range->budget);
+    done = vtd_walk_range(&as->unit->memory, cfg, range, vtd_shadow_visit, as);
+    left->entries -= may - range->budget;
+    range->budget = total - (may - range->budget);
     if (!done && range->budget == 0) {
         qemu_log_mask(LOG_GUEST_ERROR, "intel-iommu: the tables of requester "
                       "0x%04x have more than %u entries: from 0x%" PRIx64
                       " on nothing is mapped for the devices of the host\n",
-                      vtd_sid(run->as), run->as->unit->limits.budget,
-                      range->first);
+                      vtd_sid(as), as->unit->limits.budget, range->first);
     }
     return done;
 }
 
 /* Bring the shadow in line with the guest's tables; returns whether it is */
-static bool vtd_shadow_run(VTDShadowRun *run)
+static bool vtd_shadow_run(VTDAddressSpace *as)
 {
-    VTDShadow *shadow = &run->as->shadow;
+    VTDShadow *shadow = &as->shadow;
     VTDConfig cfg;
 
-    if (shadow->range.budget > 0 && vtd_shadow_config(run->as, &cfg)) {
-        shadow->behind = !vtd_shadow_walk(run, &cfg);
+    if (shadow->range.budget > 0 && vtd_shadow_config(as, &cfg)) {
+        shadow->behind = !vtd_shadow_walk(as, &cfg);
     } else {
-        shadow->behind = !vtd_shadow_withdraw(run, shadow->range.first,
+        shadow->behind = !vtd_shadow_withdraw(as, shadow->range.first,
                                               shadow->range.last);
     }
     return !shadow->behind;
@@ -254,16 +259,13 @@ static bool vtd_shadow_run(VTDShadowRun *run)
 
 bool vtd_shadows_run(VTDUnit *unit)
 {
-    VTDShadowRun run = {
-        .events = unit->limits.run_events,
-        .entries = unit->limits.run_entries,
-    };
+    VTDAddressSpace *as;
 
     if (!unit->behind) {
         return true;
     }
-    QLIST_FOREACH(run.as, &unit->space_list, next) {
-        if (run.as->shadow.behind && !vtd_shadow_run(&run)) {
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (as->shadow.behind && !vtd_shadow_run(as)) {
             qemu_bh_schedule(unit->bh);
             return false;
         }
@@ -292,6 +294,17 @@ void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)
         vtd_shadow_behind(as, m.first, m.last);
     } else {
         vtd_tell_all(as, IOMMU_NOTIFIER_UNMAP, &m);
+    }
+}
+
+void vtd_notify_everything(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_notify_wanted(as)) {
+            vtd_notify_range(as, 0, UINT64_MAX);
+        }
     }
 }
 

@@ -88,6 +88,7 @@ static void vtd_command_done(VTDUnit *unit, uint32_t status)
     if (vtd_shadows_run(unit)) {
         vtd_status_update(unit, 0, status);
     } else {
+        vtd_status_update(unit, status, 0);
         unit->late_status |= status;
     }
 }
@@ -167,14 +168,15 @@ static void vtd_set_interrupt_remapping(VTDUnit *unit, bool enable)
 
 /*
  * Section 11.4.4.1: TE, QIE, IRE and CFI are states, whose present value
- * software has to write back; SRTP, SIRTP and WBF are done once for each 1.
+ * software has to write back, once they were asked for even if the status
+ * is late; SRTP, SIRTP and WBF are done once for each 1.
  * Writes are never posted here, so WBF has nothing to flush.
  */
 static void vtd_gcmd_written(VTDUnit *unit, unsigned offset, uint64_t value,
                              uint64_t bytes)
 {
     uint32_t status = vtd_reg_get(unit, DMAR_GSTS_REG);
-    uint32_t change = (status ^ value) & bytes;
+    uint32_t change = ((status | unit->late_status) ^ value) & bytes;
     bool ir = unit->cap.interrupt_remapping;
 
     trace_vtd_reg_write_gcmd(status, value);
@@ -404,6 +406,7 @@ static void vtd_mmio_write(void *opaque, hwaddr addr, uint64_t value,
     unsigned done = 0;
 
     trace_vtd_reg_write(addr, size, value);
+    unit->left = unit->limits.go;
     while (done < size) {
         unsigned at, shift, n = 1;
         const VTDReg *reg = vtd_reg_find(unit, addr + done, &at);

@@ -10,6 +10,7 @@
 #include "qemu/rcu.h"
 #include "hw/i386/apic_internal.h"
 #include "exec/address-spaces.h"
+#include "system/runstate.h"
 #include "intel_iommu_internal.h"
 #include "trace.h"
 
@@ -105,10 +106,47 @@ void vtd_unit_settle(VTDUnit *unit)
     vtd_fault_deliver(unit);
 }
 
+/*
+ * While the machine is stopped its memory and its interrupts stay as they
+ * are: they may have been migrated already.
+ */
 static void vtd_unit_bh(void *opaque)
 {
-    vtd_unit_settle(opaque);
-    vtd_commands_resume(opaque);
+    VTDUnit *unit = opaque;
+
+    unit->left = unit->limits.go;
+    if (runstate_is_running()) {
+        vtd_unit_settle(unit);
+        vtd_commands_resume(unit);
+    } else {
+        vtd_spaces_update_wanted(unit);
+        vtd_shadows_run(unit);
+    }
+}
+
+/*
+ * When the machine stops the last of its memory has not been migrated yet:
+ * what software asked for can still be finished, if it does not take long.
+ */
+static void vtd_unit_stop(VTDUnit *unit)
+{
+    unsigned goes = VTD_SHADOW_GOES_AT_STOP;
+
+    vtd_unit_settle(unit);
+    do {
+        unit->left = unit->limits.go;
+    } while (!vtd_commands_resume(unit) && --goes);
+}
+
+static void vtd_unit_state(void *opaque, bool running, RunState state)
+{
+    VTDUnit *unit = opaque;
+
+    if (running) {
+        qemu_bh_schedule(unit->bh);
+    } else {
+        vtd_unit_stop(unit);
+    }
 }
 
 void vtd_unit_reset(VTDUnit *unit)
@@ -139,6 +177,7 @@ VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
     };
     unit->queue.width = 16;
     unit->limits = VTD_SHADOW_LIMITS;
+    unit->left = unit->limits.go;
     unit->bh = qemu_bh_new_guarded(vtd_unit_bh, unit,
                                    &owner->mem_reentrancy_guard);
     vtd_epochs_init(&unit->epochs);
@@ -147,5 +186,6 @@ VTDUnit *vtd_unit_new(DeviceState *owner, const VTDCapDesc *cap)
     vtd_regs_init(unit);
     vtd_regs_reset(unit);
     vtd_spaces_init(unit);
+    qemu_add_vm_change_state_handler(vtd_unit_state, unit);
     return unit;
 }

@@ -22,6 +22,27 @@ static uint64_t vtd_stream_rtaddr_ttm(const VTDStream *s)
     return VTD_GET(ldq_le_p(s->csr + DMAR_RTADDR_REG), VTD_RTADDR_TTM_FIELD);
 }
 
+/*
+ * What shadows of the tables still have to catch up with is work for the
+ * destination, whose own shadows begin with nothing; software sees the
+ * commands done by the time it runs there.
+ */
+static void vtd_save_registers(VTDUnit *unit, uint8_t *csr)
+{
+    memcpy(csr, unit->csr, sizeof(unit->csr));
+    stq_le_p(csr + DMAR_IQH_REG, vtd_reg_get(unit, DMAR_IQH_REG));
+    stl_le_p(csr + DMAR_GSTS_REG,
+             vtd_reg_get(unit, DMAR_GSTS_REG) | unit->late_status);
+    stq_le_p(csr + DMAR_CCMD_REG,
+             vtd_reg_get(unit, DMAR_CCMD_REG) & ~VTD_CCMD_ICC);
+    stq_le_p(csr + DMAR_IOTLB_REG,
+             vtd_reg_get(unit, DMAR_IOTLB_REG) & ~VTD_IOTLB_IVT);
+}
+
+/*
+ * Memory has been migrated already, so nothing is finished here that would
+ * write to it: see vtd_unit_bh().
+ */
 static int vtd_pre_save(void *opaque)
 {
     IntelIOMMUState *iommu = opaque;
@@ -29,10 +50,6 @@ static int vtd_pre_save(void *opaque)
     VTDStream *s = &iommu->stream;
     uint64_t dmar, ir;
 
-    vtd_unit_settle(unit);
-    while (!vtd_commands_resume(unit)) {
-        /* It has a bound, see VTDShadowLimits */
-    }
     dmar = qatomic_read_u64(&unit->dmar);
     ir = qatomic_read_u64(&unit->ir);
     *s = (VTDStream) {
@@ -52,8 +69,7 @@ static int vtd_pre_save(void *opaque)
         .frcd_words = s->frcd_words,
         .frcd = s->frcd,
     };
-    memcpy(s->csr, unit->csr, sizeof(s->csr));
-    stq_le_p(s->csr + DMAR_IQH_REG, vtd_reg_get(unit, DMAR_IQH_REG));
+    vtd_save_registers(unit, s->csr);
     vtd_fault_save(&unit->fault, s);
     return 0;
 }
@@ -94,6 +110,7 @@ static void vtd_load_queue(VTDUnit *unit, const VTDStream *s)
     q->size = VTD_PAGE_SIZE << VTD_GET(iqa, VTD_IQA_QS_FIELD);
     q->head = (s->iq_head * q->width) & (q->size - 1);
     q->last_type = s->iq_last_desc_type;
+    q->waits = s->qi_enabled && q->head != vtd_reg_get(unit, DMAR_IQT_REG);
 }
 
 /* The number of entries is 2^(S+1): find S again */
@@ -133,7 +150,9 @@ static int vtd_post_load(void *opaque, int version_id)
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
     vtd_spaces_update(unit);
-    qemu_bh_schedule(unit->bh);     /* a fault event may have been pending */
+    vtd_notify_everything(unit);
+    unit->late_status = 0;
+    qemu_bh_schedule(unit->bh);     /* shadows have to be made */
     return 0;
 }
 

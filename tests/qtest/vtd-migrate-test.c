@@ -53,11 +53,12 @@ static void wait_migration(QTestState *qts)
 }
 
 /* The machine @v goes on in another process; what the driver knows does too */
-static QVtd *migrate(QVtd *v, const char *env, const char *props)
+static QVtd *migrate(QVtd *v, const char *env, const char *props,
+                     const char *devices)
 {
     g_autofree char *dir = g_dir_make_tmp("vtd-migrate-XXXXXX", NULL);
     g_autofree char *file = g_build_filename(dir, "stream", NULL);
-    g_autofree char *args = g_strdup_printf(DEVICES " -incoming file:%s",
+    g_autofree char *args = g_strdup_printf("%s -incoming file:%s", devices,
                                             file);
     g_autofree char *uri = g_strdup_printf("file:%s", file);
     QTestState *qts;
@@ -94,7 +95,7 @@ static Fix fix_new(const char *env, const char *props)
 /* The driver's other parts learn of the new process */
 static void fix_migrate(Fix *f, const char *env, const char *props)
 {
-    f->v = migrate(f->v, env, props);
+    f->v = migrate(f->v, env, props, DEVICES);
     f->d->v = f->v;
     f->e = qvtd_edu(f->v, SID);
 }
@@ -272,6 +273,32 @@ static void test_scalable_not_latched(const void *opaque)
     qvtd_quit(f.v);
 }
 
+/*
+ * The unit is loaded before the bridges are, so it first sees their devices
+ * on bus 0; where what bus 0 has there passes through, they must not.
+ */
+static void test_bus_numbers(const void *opaque)
+{
+    const Route *r = opaque;
+    const char *devices = "-device pcie-root-port,id=rp,addr=3,chassis=1 "
+                          QVTD_EDU ",bus=rp,addr=0";
+    QVtd *v = qvtd_start_env(r->from, NULL, devices);
+    QVtdEdu *e;
+
+    qvtd_bridge(v, QVTD_SID(0, 3, 0), 5, 5, 8);
+    qvtd_tables_init(v);
+    qvtd_write_context(v, QVTD_SID(0, 0, 0),
+                       QVTD_CTX_TT(QVTD_TT_PASS_THROUGH) | QVTD_CTX_P,
+                       QVTD_CTX_AW(4) | QVTD_CTX_DID(5));
+    qvtd_gcmd_set(v, QVTD_GCMD_TE);
+    v = migrate(v, r->to, NULL, devices);
+    e = qvtd_edu(v, QVTD_SID(5, 0, 0));
+    qvtd_dma_read(e, 0x7000);
+    qvtd_assert_fault(v, QVTD_FR_ROOT_NOT_PRESENT, QVTD_SID(5, 0, 0), 0x7000,
+                      true);
+    qvtd_quit(v);
+}
+
 static void add(const char *name, const Route *route)
 {
     static const struct {
@@ -305,6 +332,8 @@ int main(int argc, char **argv)
     add("self", &self);
     qtest_add_data_func("/vtd/migrate/compat/self", &self, test_compat);
     qtest_add_data_func("/vtd/migrate/records/self", &self, test_records);
+    qtest_add_data_func("/vtd/migrate/bus-numbers/self", &self,
+                        test_bus_numbers);
     qtest_add_data_func("/vtd/migrate/scalable-not-latched/self", &self,
                         test_scalable_not_latched);
     if (getenv(STOCK_ENV)) {

@@ -1306,6 +1306,125 @@ static void test_broken(const void *how)
     fix_quit(&f);
 }
 
+/* What a stopped machine looks like, as the destination has it */
+typedef struct Stopped {
+    uint64_t head;
+    uint32_t status;
+} Stopped;
+
+static Stopped stopped(Fix *f)
+{
+    return (Stopped) {
+        .head = qvtd_readq(f->v, QVTD_IQH) / 16,
+        .status = qtest_readl(f->v->qts, f->status),
+    };
+}
+
+/*
+ * The machine's stream is loaded by another process, where it stays stopped
+ * and nobody listens yet
+ */
+static void move(Fix *f)
+{
+    g_autofree char *dir = g_dir_make_tmp("vtd-notify-XXXXXX", NULL);
+    g_autofree char *file = g_build_filename(dir, "stream", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", file);
+    g_autofree char *args = g_strdup_printf(DEVICES " -S -incoming %s", uri);
+    QVtd *w;
+
+    qtest_qmp_assert_success(f->v->qts, "{ 'execute': 'migrate', 'arguments': "
+                             "{ 'uri': %s } }", uri);
+    wait_migration(f->v->qts);
+    qtest_quit(f->v->qts);
+    w = qvtd_start(CACHING, args);
+    wait_migration(w->qts);
+    f->v->qts = w->qts;
+    g_free(w);
+    g_assert_cmpint(unlink(file), ==, 0);
+    g_assert_cmpint(rmdir(dir), ==, 0);
+}
+
+/* A domain of which one table is its own at each level; all is flushed */
+static QVtdDomain *begin_endless(Fix *f)
+{
+    QVtdDomain *endless = qvtd_domain_new(f->v, DID + 1, 4);
+    uint64_t words[512];
+
+    for (unsigned i = 0; i < 512; i++) {
+        words[i] = cpu_to_le64(endless->pgd | RW);
+    }
+    qtest_bufwrite(f->v->qts, endless->pgd, words, sizeof(words));
+    attach(f, endless, SID);
+    qvtd_iq_put(f->v, QVTD_DESC_CC | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
+    qvtd_iq_put(f->v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
+                QVTD_DESC_WAIT_DATA(++f->stamp), f->status);
+    return endless;
+}
+
+/*
+ * A machine is stopped and migrated while a command takes long.  The command
+ * is answered on the other side: here memory may have been sent already.
+ */
+static void test_migrate_behind(void)
+{
+    Fix f = fix_new(CACHING, "queue");
+    QVtdDomain *endless = begin_endless(&f);
+    unsigned tail = f.v->iq_tail;
+    Stopped s;
+
+    qvtd_iq_kick(f.v);
+    qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
+    move(&f);
+    s = stopped(&f);
+    g_assert_cmpuint(s.head, !=, tail);
+    g_assert_cmphex(s.status, !=, f.stamp);
+    qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'cont' }");
+    g_assert_true(qvtd_iq_idle(f.v));
+    g_assert_cmphex(qtest_readl(f.v->qts, f.status), ==, f.stamp);
+    g_free(endless);
+    fix_quit(&f);
+}
+
+/* What takes a moment only is finished before the machine stands still */
+static void test_stop_behind(void)
+{
+    Fix f = fix_new(CACHING, "queue");
+    unsigned tail;
+    Stopped s;
+
+    for (unsigned i = 4; i < 8; i++) {
+        map_many(&f, i * GiB1);
+    }
+    qvtd_iq_put(f.v, QVTD_DESC_IOTLB | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
+    qvtd_iq_put(f.v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
+                QVTD_DESC_WAIT_DATA(++f.stamp), f.status);
+    tail = f.v->iq_tail;
+    qvtd_iq_kick(f.v);
+    qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
+    s = stopped(&f);
+    g_assert_cmphex(s.head, ==, tail);
+    g_assert_cmphex(s.status, ==, f.stamp);
+    fix_quit(&f);
+}
+
+/* However many commands one write gives: the machine answers meanwhile */
+static void test_many_commands(void)
+{
+    Fix f = fix_new(CACHING, "queue");
+
+    map_many(&f, 4 * GiB1);
+    map_many(&f, 8 * GiB1);
+    for (unsigned i = 0; i < 200; i++) {
+        qvtd_iq_put(f.v, QVTD_DESC_IOTLB | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL),
+                    0);
+    }
+    flush_wait(&f);
+    g_assert_cmpuint(f.polls, >, 20);
+    g_assert_cmpuint(get(f.t[0], T_MAPS), >=, 2 * 40 * 512);
+    assert_follows(f.t[0], f.d);
+    fix_quit(&f);
+}
+
 /* --- who caches what it asked for --- */
 
 /* All of [@first, @last] but the interrupt addresses was heard, and no more */
@@ -1502,6 +1621,9 @@ int main(int argc, char **argv)
     qtest_add_data_func("/vtd/notify/two-commands", "register",
                         test_two_commands);
     add("broken", test_broken);
+    qtest_add_func("/vtd/notify/migrate-behind", test_migrate_behind);
+    qtest_add_func("/vtd/notify/stop-behind", test_stop_behind);
+    qtest_add_func("/vtd/notify/many-commands", test_many_commands);
     qtest_add_data_func("/vtd/notify/device-tlb/caching", CACHING,
                         test_device_tlb);
     qtest_add_data_func("/vtd/notify/device-tlb/alone", "device-iotlb=on",

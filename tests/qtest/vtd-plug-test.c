@@ -136,6 +136,72 @@ static void test_renumber(void)
     qvtd_quit(v);
 }
 
+static void pass_through(QVtd *v, uint16_t sid)
+{
+    qvtd_write_context(v, sid, QVTD_CTX_TT(QVTD_TT_PASS_THROUGH) | QVTD_CTX_P,
+                       QVTD_CTX_AW(4) | QVTD_CTX_DID(5));
+}
+
+static bool dma_passes(QVtd *v, QVtdEdu *e, uint64_t from, uint64_t to)
+{
+    qtest_memset(v->qts, to, 0, QVTD_PAGE);
+    qvtd_dma_read(e, from);
+    qvtd_dma_write(e, to);
+    return qvtd_holds(v, to, 4);
+}
+
+/*
+ * What passed through under one number is translated under another, from
+ * the first request on, and the other way round.
+ */
+static void test_renumber_pass_through(void)
+{
+    QVtd *v = qvtd_start(NULL, ROOT_PORT BEHIND);
+    uint16_t sids[2] = { QVTD_SID(5, 0, 0), QVTD_SID(77, 0, 0) };
+    uint64_t from, to;
+    QVtdDomain *d;
+    QVtdEdu *e;
+
+    qvtd_bridge(v, PORT, 5, 5, 8);
+    e = qvtd_edu(v, sids[0]);
+    qvtd_tables_init(v);
+    from = qvtd_alloc_pattern(v, 4);
+    to = qvtd_alloc(v, 1);
+    pass_through(v, sids[0]);
+    d = domain_for(v, sids[1], 4, 10);
+    qvtd_gcmd_set(v, QVTD_GCMD_TE);
+    for (int i = 0; i < 3; i++) {
+        set_bus(v, PORT, 5);
+        g_assert_true(dma_passes(v, e, from, to));
+        set_bus(v, PORT, 77);
+        qvtd_dma_write(e, to);
+        qvtd_assert_fault(v, QVTD_FR_WRITE, sids[1], to, false);
+        g_assert_true(qvtd_dma_reads(d, e, IOVA, 10));
+    }
+    qvtd_assert_no_fault(v);
+    qvtd_quit(v);
+}
+
+/*
+ * As it is at boot: translation is on before the bridge has a number, and
+ * what its devices would be with number 0 passes through.
+ */
+static void test_number_after_enable(void)
+{
+    QVtd *v = qvtd_start(NULL, ROOT_PORT BEHIND);
+    uint16_t sid = QVTD_SID(5, 0, 0);
+    QVtdEdu *e;
+
+    qvtd_tables_init(v);
+    pass_through(v, QVTD_SID(0, 0, 0));
+    qvtd_gcmd_set(v, QVTD_GCMD_TE);
+    qvtd_bridge(v, PORT, 5, 5, 8);
+    e = qvtd_edu(v, sid);
+    qvtd_dma_read(e, 0x7000);
+    qvtd_assert_fault(v, QVTD_FR_ROOT_NOT_PRESENT, sid, 0x7000, true);
+    qvtd_quit(v);
+}
+
 /* Two buses exchange their numbers. */
 static void test_swap_numbers(void)
 {
@@ -310,6 +376,10 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/plug/3.4.1/pci-bridge", test_pci_bridge);
     qtest_add_func("/vtd/plug/3.4.1/two-ports", test_two_ports);
     qtest_add_func("/vtd/plug/3.4.1/renumber", test_renumber);
+    qtest_add_func("/vtd/plug/3.4.1/renumber-pass-through",
+                   test_renumber_pass_through);
+    qtest_add_func("/vtd/plug/3.4.1/number-after-enable",
+                   test_number_after_enable);
     qtest_add_func("/vtd/plug/3.4.1/swap-numbers", test_swap_numbers);
     qtest_add_func("/vtd/plug/9.10/bus-range", test_interrupt_bus_range);
     qtest_add_func("/vtd/plug/hotplug", test_hotplug);

@@ -607,6 +607,27 @@ static void test_victims(void)
     vtd_epochs_destroy(&epochs);
 }
 
+/* What allows nothing is not cached, and nothing is given up for it */
+static void test_nothing_takes_no_place(void)
+{
+    VTDEpochs epochs;
+    VTDIOTLB iotlb;
+
+    vtd_epochs_init(&epochs);
+    vtd_iotlb_init(&iotlb, &epochs);
+    for (uint64_t i = 0; i < 8; i++) {
+        VTDTranslation t = page(i << 45, 1, i * KiB4, 1);
+
+        t.perm = i < 4 ? VTD_PERM_RW : VTD_PERM_NONE;
+        fill(&iotlb, t);
+    }
+    for (uint64_t i = 0; i < 8; i++) {
+        g_assert_cmpint(cached(&iotlb, i << 45), ==, i < 4);
+    }
+    vtd_iotlb_destroy(&iotlb);
+    vtd_epochs_destroy(&epochs);
+}
+
 /* Large pages move to a larger table with the others */
 static void test_grow_large(void)
 {
@@ -1135,6 +1156,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vtd/iotlb/no-permission", test_no_permission);
     g_test_add_func("/vtd/iotlb/late-neighbour", test_late_neighbour);
     g_test_add_func("/vtd/iotlb/victims", test_victims);
+    g_test_add_func("/vtd/iotlb/nothing-takes-no-place",
+                    test_nothing_takes_no_place);
     g_test_add_func("/vtd/iotlb/grow-large", test_grow_large);
     g_test_add_func("/vtd/iotlb/flush-half-way", test_flush_half_way);
     g_test_add_func("/vtd/iotlb/reinit", test_reinit);

@@ -186,6 +186,12 @@ static void flags_changed(Fixture *f)
     }
 }
 
+/* A command, or the bottom half, comes: as much as that may be done */
+static void begin(Fixture *f)
+{
+    f->unit.left = f->unit.limits.go;
+}
+
 /* What the bottom half does: no step of it is long */
 static void settle(Fixture *f)
 {
@@ -195,9 +201,10 @@ static void settle(Fixture *f)
     do {
         f->m->reads = 0;
         heard = 0;
+        begin(f);
         done = vtd_shadows_run(&f->unit);
-        g_assert_cmpuint(f->m->reads, <=, f->unit.limits.run_entries);
-        g_assert_cmpuint(heard, <=, f->unit.limits.run_events);
+        g_assert_cmpuint(f->m->reads, <=, f->unit.limits.go.entries);
+        g_assert_cmpuint(heard, <=, f->unit.limits.go.events);
         g_assert_cmpuint(++f->runs, <, 1 << 20);
     } while (!done);
 }
@@ -239,6 +246,7 @@ static void fixture_init(Fixture *f, unsigned levels)
     f->unit.memory = f->m->dev;
     f->unit.dmar = VTD_DMAR_ENABLED;
     f->unit.limits = VTD_SHADOW_LIMITS;
+    begin(f);
     QLIST_INSERT_HEAD(&f->unit.space_list, &f->as, next);
     f->as.unit = &f->unit;
     f->as.devfn = 0x18;
@@ -548,9 +556,11 @@ static void random_steps(Fixture *f, GRand *r)
 {
     do {
         random_step(f, r);
-        f->unit.limits.run_entries =
-            g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000);
-        f->unit.limits.run_events = g_rand_int_range(r, 1, 20);
+        f->unit.limits.go = (VTDShadowWork) {
+            .entries = g_rand_int_range(r, VTD_RANGE_BUDGET_MIN, 3000),
+            .events = g_rand_int_range(r, 1, 20),
+        };
+        begin(f);
         if (g_rand_int_range(r, 0, 2)) {
             vtd_shadows_run(&f->unit);
         }
@@ -853,8 +863,9 @@ static void test_hostile(void)
     fixture_init(&f, 4);
     limits = &f.unit.limits;
     limits->budget = limits->mappings = 1 << 16;
-    limits->run_entries = 1 << 12;
-    limits->run_events = 1 << 10;
+    limits->go.entries = 1 << 12;
+    limits->go.events = 1 << 10;
+    begin(&f);
     for (unsigned i = 0; i < 512; i++) {
         *test_memory_word(f.m, f.cfg.root + 8 * i) = f.cfg.root | RW;
     }
@@ -866,9 +877,9 @@ static void test_hostile(void)
     QLIST_INSERT_HEAD(&f.as.iommu.iommu_notify, &l.n, node);
     flags_changed(&f);
     vtd_notify_replay(&f.as, &l.n);
-    g_assert_cmpuint(l.maps, ==, limits->run_events);
+    g_assert_cmpuint(l.maps, ==, limits->go.events);
     settle(&f);
-    g_assert_cmpuint(f.runs, >, limits->budget / limits->run_entries);
+    g_assert_cmpuint(f.runs, >, limits->budget / limits->go.entries);
     g_assert_cmpuint(l.maps, >, limits->budget / 2);
     g_assert_cmpuint(l.maps, <, limits->mappings);
     /* No series of flushes gets beyond the number of mappings */
@@ -895,14 +906,45 @@ static void test_gone_while_behind(void)
 
     fixture_init(&f, 3);
     map_some(&f);
-    f.unit.limits.run_events = 1;
+    f.unit.limits.go.events = 1;
+    begin(&f);
     listener_add(&f, &l, IOMMU_NOTIFIER_IOTLB_EVENTS, 0, UINT64_MAX);
     set_entry(&f, 0x5000, 1, 0);
     set_entry(&f, GiB1, 2, 0);
     vtd_notify_range(&f.as, 0, 2 * GiB1);
+    begin(&f);
     g_assert_false(vtd_shadows_run(&f.unit));
     listener_remove(&f, &l);
+    begin(&f);
     g_assert_true(vtd_shadows_run(&f.unit));
+    fixture_destroy(&f);
+}
+
+/* However many commands there are in one write: what is done is bounded */
+static void test_commands_share(void)
+{
+    Listener l = { };
+    Fixture f;
+
+    fixture_init(&f, 3);
+    map_some(&f);
+    listener_add(&f, &l, IOMMU_NOTIFIER_IOTLB_EVENTS, 0, UINT64_MAX);
+    f.unit.limits.go.entries = 4096;
+    f.unit.limits.go.events = 2;
+    set_entry(&f, 0x5000, 1, 0);
+    set_entry(&f, GiB1, 2, 0);
+    set_entry(&f, GiB1 + MiB2, 2, 0);
+    begin(&f);
+    f.m->reads = heard = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        vtd_notify_range(&f.as, 0, vtd_host_mask(&f.unit.cap));
+        g_assert_false(vtd_shadows_run(&f.unit));
+    }
+    g_assert_cmpuint(heard, ==, 2);
+    g_assert_cmpuint(f.m->reads, <=, 4096);
+    settle(&f);
+    g_assert_cmpuint(l.maps - l.unmaps, ==, 1);
+    listener_remove(&f, &l);
     fixture_destroy(&f);
 }
 
@@ -921,6 +963,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vtd/notify/device-tlb", test_device_tlb);
     g_test_add_func("/vtd/notify/refusals", test_refusals);
     g_test_add_func("/vtd/notify/hostile", test_hostile);
+    g_test_add_func("/vtd/notify/commands-share", test_commands_share);
     g_test_add_func("/vtd/notify/gone-while-behind", test_gone_while_behind);
     return g_test_run();
 }
