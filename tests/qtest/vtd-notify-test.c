@@ -1407,6 +1407,40 @@ static void test_stop_behind(void)
     fix_quit(&f);
 }
 
+static bool status(Fix *f, uint32_t bits)
+{
+    return (qvtd_readl(f->v, QVTD_GSTS) & bits) == bits;
+}
+
+/*
+ * 11.4.4.1: a status that is late does not come after software has changed
+ * its mind, and one that it asked for again goes away until it is true.
+ */
+static void test_late_status(void)
+{
+    Fix f = fix_new(CACHING, "queue");
+
+    qvtd_gcmd_clear(f.v, QVTD_GCMD_TE);
+    for (unsigned i = 4; i < 7; i++) {
+        map_many(&f, i * GiB1);
+    }
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd | QVTD_GCMD_TE);
+    g_assert_false(status(&f, QVTD_GCMD_TE));
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd);
+    flush_wait(&f);
+    g_assert_false(status(&f, QVTD_GCMD_TE));
+    assert_passes(f.t[0]);
+
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd | QVTD_GCMD_TE);
+    g_assert_true(status(&f, QVTD_GCMD_SRTP));
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd | QVTD_GCMD_TE | QVTD_GCMD_SRTP);
+    g_assert_false(status(&f, QVTD_GCMD_SRTP));
+    flush_wait(&f);
+    g_assert_true(status(&f, QVTD_GCMD_TE | QVTD_GCMD_SRTP));
+    assert_follows(f.t[0], f.d);
+    fix_quit(&f);
+}
+
 /* However many commands one write gives: the machine answers meanwhile */
 static void test_many_commands(void)
 {
@@ -1623,6 +1657,7 @@ int main(int argc, char **argv)
     add("broken", test_broken);
     qtest_add_func("/vtd/notify/migrate-behind", test_migrate_behind);
     qtest_add_func("/vtd/notify/stop-behind", test_stop_behind);
+    qtest_add_func("/vtd/notify/late-status", test_late_status);
     qtest_add_func("/vtd/notify/many-commands", test_many_commands);
     qtest_add_data_func("/vtd/notify/device-tlb/caching", CACHING,
                         test_device_tlb);
