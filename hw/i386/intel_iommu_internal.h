@@ -442,8 +442,6 @@ void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last);
  * bottom half has been scheduled.
  */
 bool vtd_shadows_run(VTDUnit *unit);
-/** vtd_notify_everything: all that anybody was told may be different now */
-void vtd_notify_everything(VTDUnit *unit);
 /** vtd_notify_device_tlb: the guest flushed [@first, @last] of a device-TLB */
 void vtd_notify_device_tlb(VTDAddressSpace *as, uint64_t first,
                            uint64_t last);

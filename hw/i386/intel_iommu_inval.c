@@ -35,9 +35,15 @@ static void vtd_notify_all_of(VTDAddressSpace *as)
 
 static void vtd_flush_iotlb_global(VTDUnit *unit)
 {
+    VTDAddressSpace *as;
+
     trace_vtd_inv_desc_iotlb_global();
     vtd_epochs_flush_global(&unit->epochs);
-    vtd_notify_everything(unit);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        if (vtd_notify_wanted(as)) {
+            vtd_notify_all_of(as);
+        }
+    }
 }
 
 static void vtd_flush_iotlb_domain(VTDUnit *unit, uint16_t did)

@@ -297,17 +297,6 @@ void vtd_notify_range(VTDAddressSpace *as, uint64_t first, uint64_t last)
     }
 }
 
-void vtd_notify_everything(VTDUnit *unit)
-{
-    VTDAddressSpace *as;
-
-    QLIST_FOREACH(as, &unit->space_list, next) {
-        if (vtd_notify_wanted(as)) {
-            vtd_notify_range(as, 0, UINT64_MAX);
-        }
-    }
-}
-
 void vtd_notify_device_tlb(VTDAddressSpace *as, uint64_t first, uint64_t last)
 {
     VTDMapping m = { .first = first, .last = last };

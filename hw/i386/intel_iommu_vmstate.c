@@ -10,7 +10,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
-#include "qemu/main-loop.h"
 #include "migration/vmstate.h"
 #include "intel_iommu_internal.h"
 
@@ -150,10 +149,8 @@ static int vtd_post_load(void *opaque, int version_id)
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
     vtd_spaces_update(unit);
-    vtd_notify_everything(unit);
     unit->late_status = 0;
-    qemu_bh_schedule(unit->bh);     /* shadows have to be made */
-    return 0;
+    return 0;       /* what was pending goes on when the machine runs */
 }
 
 /* Named as in every stream before, although they live one level deeper */

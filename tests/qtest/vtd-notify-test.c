@@ -1320,6 +1320,11 @@ static Stopped stopped(Fix *f)
     };
 }
 
+static bool status(Fix *f, uint32_t bits)
+{
+    return (qvtd_readl(f->v, QVTD_GSTS) & bits) == bits;
+}
+
 /*
  * The machine's stream is loaded by another process, where it stays stopped
  * and nobody listens yet
@@ -1344,8 +1349,8 @@ static void move(Fix *f)
     g_assert_cmpint(rmdir(dir), ==, 0);
 }
 
-/* A domain of which one table is its own at each level; all is flushed */
-static QVtdDomain *begin_endless(Fix *f)
+/* A domain of which one table is its own at each level */
+static QVtdDomain *make_endless(Fix *f)
 {
     QVtdDomain *endless = qvtd_domain_new(f->v, DID + 1, 4);
     uint64_t words[512];
@@ -1355,9 +1360,6 @@ static QVtdDomain *begin_endless(Fix *f)
     }
     qtest_bufwrite(f->v->qts, endless->pgd, words, sizeof(words));
     attach(f, endless, SID);
-    qvtd_iq_put(f->v, QVTD_DESC_CC | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
-    qvtd_iq_put(f->v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
-                QVTD_DESC_WAIT_DATA(++f->stamp), f->status);
     return endless;
 }
 
@@ -1368,10 +1370,14 @@ static QVtdDomain *begin_endless(Fix *f)
 static void test_migrate_behind(void)
 {
     Fix f = fix_new(CACHING, "queue");
-    QVtdDomain *endless = begin_endless(&f);
-    unsigned tail = f.v->iq_tail;
+    QVtdDomain *endless = make_endless(&f);
+    unsigned tail;
     Stopped s;
 
+    qvtd_iq_put(f.v, QVTD_DESC_CC | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
+    qvtd_iq_put(f.v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
+                QVTD_DESC_WAIT_DATA(++f.stamp), f.status);
+    tail = f.v->iq_tail;
     qvtd_iq_kick(f.v);
     qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
     move(&f);
@@ -1381,6 +1387,29 @@ static void test_migrate_behind(void)
     qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'cont' }");
     g_assert_true(qvtd_iq_idle(f.v));
     g_assert_cmphex(qtest_readl(f.v->qts, f.status), ==, f.stamp);
+    g_free(endless);
+    fix_quit(&f);
+}
+
+/* Commands by register: the status of none is lost on the way */
+static void test_migrate_late(void)
+{
+    Fix f = fix_new(CACHING, "register");
+    QVtdDomain *endless;
+
+    qvtd_gcmd_clear(f.v, QVTD_GCMD_TE);
+    endless = make_endless(&f);
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd | QVTD_GCMD_TE);
+    qvtd_writeq(f.v, QVTD_CCMD, QVTD_CCMD_ICC |
+                QVTD_CCMD_CIRG(QVTD_GRAN_GLOBAL));
+    qvtd_writeq(f.v, f.v->iotlb + 8, QVTD_IOTLB_IVT |
+                QVTD_IOTLB_IIRG(QVTD_GRAN_GLOBAL));
+    qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
+    g_assert_false(status(&f, QVTD_GCMD_TE));
+    move(&f);
+    g_assert_true(status(&f, QVTD_GCMD_TE));
+    g_assert_false(qvtd_readq(f.v, QVTD_CCMD) & QVTD_CCMD_ICC);
+    g_assert_false(qvtd_readq(f.v, f.v->iotlb + 8) & QVTD_IOTLB_IVT);
     g_free(endless);
     fix_quit(&f);
 }
@@ -1405,11 +1434,6 @@ static void test_stop_behind(void)
     g_assert_cmphex(s.head, ==, tail);
     g_assert_cmphex(s.status, ==, f.stamp);
     fix_quit(&f);
-}
-
-static bool status(Fix *f, uint32_t bits)
-{
-    return (qvtd_readl(f->v, QVTD_GSTS) & bits) == bits;
 }
 
 /*
@@ -1656,6 +1680,7 @@ int main(int argc, char **argv)
                         test_two_commands);
     add("broken", test_broken);
     qtest_add_func("/vtd/notify/migrate-behind", test_migrate_behind);
+    qtest_add_func("/vtd/notify/migrate-late", test_migrate_late);
     qtest_add_func("/vtd/notify/stop-behind", test_stop_behind);
     qtest_add_func("/vtd/notify/late-status", test_late_status);
     qtest_add_func("/vtd/notify/many-commands", test_many_commands);
