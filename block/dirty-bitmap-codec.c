@@ -17,20 +17,41 @@
 /* "QDBM", and what a transfer as text would change */
 static const uint8_t dbf_magic[8] = "QDBM\r\n\x1a\n";
 
-/* Of a header; all of it counts for the checksum */
-enum {
-    H_MAGIC = 0, H_VERSION = 8, H_LENGTH = 12, H_INCOMPATIBLE = 16,
-    H_COMPATIBLE = 24, H_AUTOCLEAR = 32, H_GENERATION = 40, H_DISK_SIZE = 48,
-    H_UUID = 56, H_FLAGS = 72, H_MODE = 76, H_BOOT_ID = 80, H_DIRECTORY = 96,
-    H_DIRECTORY_LENGTH = 104, H_DIRECTORY_CRC = 108, H_INTENT = 112,
-    H_INTENT_PAIRS = 120, H_EXTENT_BITS = 124, H_DISK_TIME = 128, H_END = 136,
+/* Of a header */
+enum { H_MAGIC = 0, H_VERSION = 8, H_LENGTH = 12, H_END = 136 };
+
+#define DBF_FIELD(_at, _field) \
+    { _at, sizeof_field(DBFHeader, _field), offsetof(DBFHeader, _field) }
+
+/* What follows those three; fields of 16 bytes are no numbers */
+static const struct {
+    uint8_t at;
+    uint8_t size;
+    uint8_t field;
+} dbf_header_fields[] = {
+    DBF_FIELD(16, incompatible),
+    DBF_FIELD(24, compatible),
+    DBF_FIELD(32, autoclear),
+    DBF_FIELD(40, generation),
+    DBF_FIELD(48, disk_size),
+    DBF_FIELD(56, uuid),
+    DBF_FIELD(72, flags),
+    DBF_FIELD(76, mode),
+    DBF_FIELD(80, boot_id),
+    DBF_FIELD(96, directory),
+    DBF_FIELD(104, directory_length),
+    DBF_FIELD(108, directory_crc),
+    DBF_FIELD(112, intent),
+    DBF_FIELD(120, intent_pairs),
+    DBF_FIELD(124, extent_bits),
+    DBF_FIELD(128, disk_time_ns),
 };
 
 /* Of a block with payload */
 enum { B_MAGIC = 0, B_INDEX = 4, B_GENERATION = 8, B_CRC = DBF_BLOCK - 4 };
 
 /* Of the directory, and of an entry in it */
-enum { D_MAGIC = 0, D_COUNT = 4, D_GENERATION = 8, D_END = 16 };
+enum { D_MAGIC = 0, D_COUNT = 4, D_END = 8 };
 enum {
     E_LENGTH = 0, E_NAME_LENGTH = 4, E_GRANULARITY = 6, E_FLAGS = 7,
     E_TABLES = 8, E_RESERVED = 12, E_END = 16,
@@ -66,47 +87,42 @@ void dbf_header_encode(const DBFHeader *header, uint64_t offset,
     memcpy(block + H_MAGIC, dbf_magic, sizeof(dbf_magic));
     stl_le_p(block + H_VERSION, DBF_VERSION);
     stl_le_p(block + H_LENGTH, H_END);
-    stq_le_p(block + H_INCOMPATIBLE, header->incompatible);
-    stq_le_p(block + H_COMPATIBLE, header->compatible);
-    stq_le_p(block + H_AUTOCLEAR, header->autoclear);
-    stq_le_p(block + H_GENERATION, header->generation);
-    stq_le_p(block + H_DISK_SIZE, header->disk_size);
-    memcpy(block + H_UUID, header->uuid.data, sizeof(header->uuid.data));
-    stl_le_p(block + H_FLAGS, header->flags);
-    stl_le_p(block + H_MODE, header->mode);
-    memcpy(block + H_BOOT_ID, header->boot_id.data,
-           sizeof(header->boot_id.data));
-    stq_le_p(block + H_DIRECTORY, header->directory);
-    stl_le_p(block + H_DIRECTORY_LENGTH, header->directory_length);
-    stl_le_p(block + H_DIRECTORY_CRC, header->directory_crc);
-    stq_le_p(block + H_INTENT, header->intent);
-    stl_le_p(block + H_INTENT_PAIRS, header->intent_pairs);
-    stl_le_p(block + H_EXTENT_BITS, header->extent_bits);
-    stq_le_p(block + H_DISK_TIME, header->disk_time_ns);
+    for (unsigned i = 0; i < ARRAY_SIZE(dbf_header_fields); i++) {
+        uint8_t *to = block + dbf_header_fields[i].at;
+        const void *from = (const uint8_t *)header +
+                           dbf_header_fields[i].field;
+
+        switch (dbf_header_fields[i].size) {
+        case 4:
+            stl_le_p(to, *(const uint32_t *)from);
+            break;
+        case 8:
+            stq_le_p(to, *(const uint64_t *)from);
+            break;
+        default:
+            memcpy(to, from, dbf_header_fields[i].size);
+        }
+    }
     stl_le_p(block + B_CRC, dbf_block_crc(block, offset));
 }
 
 static void dbf_header_take(const uint8_t *block, DBFHeader *header)
 {
-    *header = (DBFHeader) {
-        .incompatible = ldq_le_p(block + H_INCOMPATIBLE),
-        .compatible = ldq_le_p(block + H_COMPATIBLE),
-        .autoclear = ldq_le_p(block + H_AUTOCLEAR),
-        .generation = ldq_le_p(block + H_GENERATION),
-        .disk_size = ldq_le_p(block + H_DISK_SIZE),
-        .flags = ldl_le_p(block + H_FLAGS),
-        .mode = (uint32_t)ldl_le_p(block + H_MODE),
-        .directory = ldq_le_p(block + H_DIRECTORY),
-        .directory_length = ldl_le_p(block + H_DIRECTORY_LENGTH),
-        .directory_crc = ldl_le_p(block + H_DIRECTORY_CRC),
-        .intent = ldq_le_p(block + H_INTENT),
-        .intent_pairs = ldl_le_p(block + H_INTENT_PAIRS),
-        .extent_bits = ldl_le_p(block + H_EXTENT_BITS),
-        .disk_time_ns = ldq_le_p(block + H_DISK_TIME),
-    };
-    memcpy(header->uuid.data, block + H_UUID, sizeof(header->uuid.data));
-    memcpy(header->boot_id.data, block + H_BOOT_ID,
-           sizeof(header->boot_id.data));
+    for (unsigned i = 0; i < ARRAY_SIZE(dbf_header_fields); i++) {
+        const uint8_t *from = block + dbf_header_fields[i].at;
+        void *to = (uint8_t *)header + dbf_header_fields[i].field;
+
+        switch (dbf_header_fields[i].size) {
+        case 4:
+            *(uint32_t *)to = ldl_le_p(from);
+            break;
+        case 8:
+            *(uint64_t *)to = ldq_le_p(from);
+            break;
+        default:
+            memcpy(to, from, dbf_header_fields[i].size);
+        }
+    }
 }
 
 /* Is [@offset, @offset + @blocks) behind the headers, in whole blocks? */
@@ -160,6 +176,7 @@ bool dbf_header_decode(const uint8_t *block, uint64_t offset,
                        DBFHeader *header, Error **errp)
 {
     uint32_t version = ldl_le_p(block + H_VERSION);
+    uint32_t length = ldl_le_p(block + H_LENGTH);
 
     if (memcmp(block + H_MAGIC, dbf_magic, sizeof(dbf_magic)) != 0) {
         error_setg(errp, "not a dirty bitmap file");
@@ -175,7 +192,7 @@ bool dbf_header_decode(const uint8_t *block, uint64_t offset,
         return false;
     }
     dbf_header_take(block, header);
-    if (ldl_le_p(block + H_LENGTH) < H_END || header->generation == 0 ||
+    if (length < H_END || length > B_CRC || header->generation == 0 ||
         header->mode >= DBF_MODE__MAX || (header->flags & ~DBF_FLAGS)) {
         error_setg(errp, "the header has an impossible value");
         return false;
@@ -264,13 +281,12 @@ static uint32_t dbf_entry_encode(const DBFEntry *e, uint8_t *buf)
 }
 
 void dbf_directory_encode(const DBFEntry *entries, unsigned n,
-                          uint64_t generation, uint8_t *buf, uint32_t *crc)
+                          uint8_t *buf, uint32_t *crc)
 {
     uint8_t *p = buf + D_END;
 
     stl_le_p(buf + D_MAGIC, DBF_DIRECTORY_MAGIC);
     stl_le_p(buf + D_COUNT, n);
-    stq_le_p(buf + D_GENERATION, generation);
     for (unsigned i = 0; i < n; i++) {
         p += dbf_entry_encode(&entries[i], p);
     }

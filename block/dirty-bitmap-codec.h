@@ -67,7 +67,7 @@ typedef enum DBFMode {
  * @disk_size: of the disk that the bitmaps are for, in bytes
  * @uuid: of the file
  * @flags: DBF_CLEAN, DBF_UNTRUSTED
- * @mode: with which it was last opened for writing
+ * @mode: a DBFMode, with which it was last opened for writing
  * @boot_id: of the host where that was; null if not known
  * @directory: offset of the directory; 0 if there are no bitmaps
  * @directory_length: in bytes
@@ -86,7 +86,7 @@ typedef struct DBFHeader {
     uint64_t disk_size;
     QemuUUID uuid;
     uint32_t flags;
-    DBFMode mode;
+    uint32_t mode;
     QemuUUID boot_id;
     uint64_t directory;
     uint32_t directory_length;
@@ -222,7 +222,7 @@ uint64_t dbf_directory_length(const DBFEntry *entries, unsigned n);
  * @crc: filled, for the header
  */
 void dbf_directory_encode(const DBFEntry *entries, unsigned n,
-                          uint64_t generation, uint8_t *buf, uint32_t *crc);
+                          uint8_t *buf, uint32_t *crc);
 
 /**
  * dbf_directory_decode: read a directory

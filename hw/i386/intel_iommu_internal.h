@@ -102,7 +102,7 @@ typedef struct VTDShadowLimits {
 
 /*
  * In so many goes the unit tries to finish the commands that were given when
- * the machine is stopped: less than half a second
+ * the machine is stopped: it stops after at most 2^22 entries and 2^18 events
  */
 #define VTD_SHADOW_GOES_AT_STOP        64
 

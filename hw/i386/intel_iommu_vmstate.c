@@ -149,7 +149,6 @@ static int vtd_post_load(void *opaque, int version_id)
     vtd_flush_everything(unit);
     vtd_iec_flush_global(unit);
     vtd_spaces_update(unit);
-    unit->late_status = 0;
     return 0;       /* what was pending goes on when the machine runs */
 }
 

@@ -296,6 +296,15 @@ static void assert_passes(QVtdTestdev *t)
 
 /* --- commands --- */
 
+/* What is in the queue, and then a status with the next stamp */
+static void flush_begin(Fix *f)
+{
+    f->stamp++;
+    qvtd_iq_put(f->v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
+                QVTD_DESC_WAIT_DATA(f->stamp), f->status);
+    qvtd_iq_kick(f->v);
+}
+
 /*
  * A wait descriptor, answered when all before it has been done.  That may
  * take a while: the unit goes on in a bottom half, and is asked meanwhile.
@@ -305,10 +314,7 @@ static void flush_wait(Fix *f)
     uint64_t end = g_get_monotonic_time() + 300 * G_USEC_PER_SEC;
 
     f->polls = 0;
-    f->stamp++;
-    qvtd_iq_put(f->v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
-                QVTD_DESC_WAIT_DATA(f->stamp), f->status);
-    qvtd_iq_kick(f->v);
+    flush_begin(f);
     while (qtest_readl(f->v->qts, f->status) != f->stamp) {
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         f->polls++;
@@ -1306,18 +1312,11 @@ static void test_broken(const void *how)
     fix_quit(&f);
 }
 
-/* What a stopped machine looks like, as the destination has it */
-typedef struct Stopped {
-    uint64_t head;
-    uint32_t status;
-} Stopped;
-
-static Stopped stopped(Fix *f)
+/* Was all of the queue carried out, as the head and the status have it? */
+static void assert_answered(Fix *f, bool all)
 {
-    return (Stopped) {
-        .head = qvtd_readq(f->v, QVTD_IQH) / 16,
-        .status = qtest_readl(f->v->qts, f->status),
-    };
+    g_assert_cmpint(qvtd_readq(f->v, QVTD_IQH) / 16 == f->v->iq_tail, ==, all);
+    g_assert_cmpint(qtest_readl(f->v->qts, f->status) == f->stamp, ==, all);
 }
 
 static bool status(Fix *f, uint32_t bits)
@@ -1371,19 +1370,12 @@ static void test_migrate_behind(void)
 {
     Fix f = fix_new(CACHING, "queue");
     QVtdDomain *endless = make_endless(&f);
-    unsigned tail;
-    Stopped s;
 
     qvtd_iq_put(f.v, QVTD_DESC_CC | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
-    qvtd_iq_put(f.v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
-                QVTD_DESC_WAIT_DATA(++f.stamp), f.status);
-    tail = f.v->iq_tail;
-    qvtd_iq_kick(f.v);
+    flush_begin(&f);
     qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
     move(&f);
-    s = stopped(&f);
-    g_assert_cmpuint(s.head, !=, tail);
-    g_assert_cmphex(s.status, !=, f.stamp);
+    assert_answered(&f, false);
     qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'cont' }");
     g_assert_true(qvtd_iq_idle(f.v));
     g_assert_cmphex(qtest_readl(f.v->qts, f.status), ==, f.stamp);
@@ -1418,21 +1410,14 @@ static void test_migrate_late(void)
 static void test_stop_behind(void)
 {
     Fix f = fix_new(CACHING, "queue");
-    unsigned tail;
-    Stopped s;
 
     for (unsigned i = 4; i < 8; i++) {
         map_many(&f, i * GiB1);
     }
     qvtd_iq_put(f.v, QVTD_DESC_IOTLB | QVTD_DESC_GRAN(QVTD_GRAN_GLOBAL), 0);
-    qvtd_iq_put(f.v, QVTD_DESC_WAIT | QVTD_DESC_WAIT_SW |
-                QVTD_DESC_WAIT_DATA(++f.stamp), f.status);
-    tail = f.v->iq_tail;
-    qvtd_iq_kick(f.v);
+    flush_begin(&f);
     qtest_qmp_assert_success(f.v->qts, "{ 'execute': 'stop' }");
-    s = stopped(&f);
-    g_assert_cmphex(s.head, ==, tail);
-    g_assert_cmphex(s.status, ==, f.stamp);
+    assert_answered(&f, true);
     fix_quit(&f);
 }
 
