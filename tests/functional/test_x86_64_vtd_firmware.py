@@ -24,6 +24,14 @@ BOOT = {
     'nvme': ('nvme,serial=boot', 'nvme1n1'),
     'ahci': ('ide-hd,bus=ide.1', 'sdb'),
 }
+# Where Linux probes devices in no certain order: which is the first disk, and
+# which the one that the firmware boots from
+PROBED = {
+    'nvme': ('nvme*n1', [f'grep -q "^{serial} *$" $b/device/serial'
+                         for serial in ('vtd', 'boot')]),
+    'ahci': ('sd*', [f'readlink -f $b | grep -q /ata{port}/'
+                     for port in (1, 2)]),
+}
 READ_BACK = 24 * MIB
 
 
@@ -55,12 +63,11 @@ class VTDFirmware(VTDGuestTest):
         for group in groups:
             self.assertEqual(group.split()[0], 'DMA-FQ', group)
         name = BOOT[kind][1]
-        if kind == 'ahci':
-            # Linux probes the ports in no certain order
+        if kind in PROBED:
+            pattern, wanted = PROBED[kind]
             disk.name, name = [self.guest.run(
-                'for b in /sys/block/sd*; do case $(readlink -f $b) in '
-                f'*/ata{port}/*) basename $b;; esac; done').strip()
-                for port in (1, 2)]
+                f'for b in /sys/block/{pattern}; do if {test}; then '
+                'basename $b; fi; done').strip() for test in wanted]
         text = self.guest.run(f'hash_of {name} 0 {READ_BACK // 65536}', 120)
         with open(image, 'rb') as file:
             digest = hashlib.sha256(file.read(READ_BACK)).hexdigest()

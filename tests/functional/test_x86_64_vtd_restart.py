@@ -12,6 +12,7 @@ import tarfile
 import time
 
 from vtd_guest import nic_pair
+from vtd_guest.hardware import VIRTIO
 from vtd_guest.testcase import GSTS, VTDGuestTest
 
 DISKS = ['vda', 'nvme0n1', 'sda']
@@ -73,7 +74,8 @@ class VTDRestart(VTDGuestTest):
         os.truncate(path, (os.path.getsize(path) | 0xffff) + 1)
         return ['-blockdev', 'driver=raw,node-name=files,read-only=on,'
                 f'file.driver=file,file.filename={path}',
-                '-device', 'nvme,serial=files,drive=files', '-m', '1024']
+                '-device', f'virtio-blk-pci,{VIRTIO},drive=files',
+                '-m', '1024']
 
     def test_kexec(self):
         """
@@ -83,7 +85,7 @@ class VTDRestart(VTDGuestTest):
         guest = self.boot_all('', self.kexec_archive())
         self.start_busy()
         guest.run('cat /proc/cmdline > /tmp/cmdline; '
-                  'tar xf /dev/nvme1n1 -C /tmp', 120)
+                  'tar xf /dev/vdb -C /tmp', 120)
         self.assert_quiet()
         guest.forgive()
         guest.send('kexec-load /tmp/kernel /tmp/initramfs '
