@@ -23,7 +23,7 @@ enum { H_MAGIC = 0, H_VERSION = 8, H_LENGTH = 12, H_END = 136 };
 #define DBF_FIELD(_at, _field) \
     { _at, sizeof_field(DBFHeader, _field), offsetof(DBFHeader, _field) }
 
-/* What follows those three; fields of 16 bytes are no numbers */
+/* What follows those three */
 static const struct {
     uint8_t at;
     uint8_t size;
@@ -54,7 +54,7 @@ enum { B_MAGIC = 0, B_INDEX = 4, B_GENERATION = 8, B_CRC = DBF_BLOCK - 4 };
 enum { D_MAGIC = 0, D_COUNT = 4, D_END = 8 };
 enum {
     E_LENGTH = 0, E_NAME_LENGTH = 4, E_GRANULARITY = 6, E_FLAGS = 7,
-    E_TABLES = 8, E_RESERVED = 12, E_END = 16,
+    E_TABLES = 8, E_END = 16,
 };
 
 #define DBF_DIRECTORY_MAGIC     0x44424451      /* "QDBD" */
@@ -80,6 +80,24 @@ static uint32_t dbf_block_crc(const uint8_t *block, uint64_t offset)
     return iov_crc32c(0xffffffff, iov, ARRAY_SIZE(iov));
 }
 
+/*
+ * From the host's byte order to that of the file, or back: it is the same
+ * swap.  What has 16 bytes is a UUID.
+ */
+static void dbf_number_copy(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 4:
+        stl_he_p(to, cpu_to_le32(ldl_he_p(from)));
+        break;
+    case 8:
+        stq_he_p(to, cpu_to_le64(ldq_he_p(from)));
+        break;
+    default:
+        memcpy(to, from, size);
+    }
+}
+
 void dbf_header_encode(const DBFHeader *header, uint64_t offset,
                        uint8_t *block)
 {
@@ -88,20 +106,9 @@ void dbf_header_encode(const DBFHeader *header, uint64_t offset,
     stl_le_p(block + H_VERSION, DBF_VERSION);
     stl_le_p(block + H_LENGTH, H_END);
     for (unsigned i = 0; i < ARRAY_SIZE(dbf_header_fields); i++) {
-        uint8_t *to = block + dbf_header_fields[i].at;
-        const void *from = (const uint8_t *)header +
-                           dbf_header_fields[i].field;
-
-        switch (dbf_header_fields[i].size) {
-        case 4:
-            stl_le_p(to, *(const uint32_t *)from);
-            break;
-        case 8:
-            stq_le_p(to, *(const uint64_t *)from);
-            break;
-        default:
-            memcpy(to, from, dbf_header_fields[i].size);
-        }
+        dbf_number_copy(block + dbf_header_fields[i].at,
+                        (const uint8_t *)header + dbf_header_fields[i].field,
+                        dbf_header_fields[i].size);
     }
     stl_le_p(block + B_CRC, dbf_block_crc(block, offset));
 }
@@ -109,19 +116,9 @@ void dbf_header_encode(const DBFHeader *header, uint64_t offset,
 static void dbf_header_take(const uint8_t *block, DBFHeader *header)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(dbf_header_fields); i++) {
-        const uint8_t *from = block + dbf_header_fields[i].at;
-        void *to = (uint8_t *)header + dbf_header_fields[i].field;
-
-        switch (dbf_header_fields[i].size) {
-        case 4:
-            *(uint32_t *)to = ldl_le_p(from);
-            break;
-        case 8:
-            *(uint64_t *)to = ldq_le_p(from);
-            break;
-        default:
-            memcpy(to, from, dbf_header_fields[i].size);
-        }
+        dbf_number_copy((uint8_t *)header + dbf_header_fields[i].field,
+                        block + dbf_header_fields[i].at,
+                        dbf_header_fields[i].size);
     }
 }
 
@@ -353,7 +350,7 @@ static bool dbf_entry_decode(const uint8_t *buf, uint64_t left,
     e->n_tables = ldl_le_p(buf + E_TABLES);
     if (*length != dbf_entry_length(e->n_tables, name_length) ||
         *length > left || name_length == 0 || name_length > DBF_MAX_NAME ||
-        (buf[E_FLAGS] & ~DBF_ENTRY_FLAGS) || ldl_le_p(buf + E_RESERVED)) {
+        (buf[E_FLAGS] & ~DBF_ENTRY_FLAGS)) {
         error_setg(errp, "an entry of the directory has an impossible value");
         return false;
     }

@@ -307,16 +307,6 @@ void vtd_spaces_update_wanted(VTDUnit *unit)
     }
 }
 
-void vtd_flush_everything(VTDUnit *unit)
-{
-    VTDAddressSpace *as;
-
-    vtd_epochs_flush_global(&unit->epochs);
-    QLIST_FOREACH(as, &unit->space_list, next) {
-        vtd_context_flush(&as->iotlb);
-    }
-}
-
 /* Spaces are found by the bus object, whose number may not be known yet */
 typedef struct VTDSpaceKey {
     PCIBus *bus;

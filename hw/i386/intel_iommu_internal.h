@@ -101,8 +101,8 @@ typedef struct VTDShadowLimits {
 })
 
 /*
- * In so many goes the unit tries to finish the commands that were given when
- * the machine is stopped: it stops after at most 2^22 entries and 2^18 events
+ * In so many goes, of VTD_SHADOW_LIMITS.go each, the unit tries to finish the
+ * commands that were given when the machine is stopped
  */
 #define VTD_SHADOW_GOES_AT_STOP        64
 
@@ -350,6 +350,12 @@ bool vtd_commands_resume(VTDUnit *unit);
  * entries in the tables
  */
 void vtd_bus_renumbered(VTDUnit *unit, PCIBus *bus);
+/**
+ * vtd_flush_everything: no cached translation or configuration survives
+ *
+ * Those who listen for mappings are behind until vtd_shadows_run().
+ */
+void vtd_flush_everything(VTDUnit *unit);
 /** vtd_completion_control: IECTL.IM was written */
 void vtd_completion_control(VTDUnit *unit);
 /** vtd_completion_clear: ICS.IWC was cleared by software */
@@ -419,8 +425,6 @@ void vtd_space_update(VTDAddressSpace *as);
 void vtd_spaces_update(VTDUnit *unit);
 /** vtd_spaces_update_wanted: those that the hook found to be wrong */
 void vtd_spaces_update_wanted(VTDUnit *unit);
-/** vtd_flush_everything: no cached translation or configuration survives */
-void vtd_flush_everything(VTDUnit *unit);
 
 /* intel_iommu_notify.c: big lock */
 

@@ -79,6 +79,23 @@ static void vtd_flush_iotlb_pages(VTDUnit *unit, uint16_t did, uint64_t addr,
     }
 }
 
+/*
+ * Spaces whose regions are switched begin anew with those who listen; those of
+ * a PASID are always translated, and have to be told.
+ */
+void vtd_flush_everything(VTDUnit *unit)
+{
+    VTDAddressSpace *as;
+
+    vtd_epochs_flush_global(&unit->epochs);
+    QLIST_FOREACH(as, &unit->space_list, next) {
+        vtd_context_flush(&as->iotlb);
+        if (vtd_notify_wanted(as)) {
+            vtd_notify_all_of(as);
+        }
+    }
+}
+
 /* What was cached of @as is gone; the new entry may ask for other regions */
 static void vtd_flush_context_of(VTDAddressSpace *as)
 {

@@ -145,6 +145,7 @@ static void vtd_set_translation(VTDUnit *unit, bool enable)
         vtd_command_done(unit, VTD_GSTS_TES);
     } else {
         unit->late_status &= ~VTD_GSTS_TES;
+        vtd_shadows_run(unit);
         vtd_status_update(unit, VTD_GSTS_TES, 0);
     }
 }

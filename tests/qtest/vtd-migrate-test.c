@@ -274,8 +274,8 @@ static void test_scalable_not_latched(const void *opaque)
 }
 
 /*
- * The unit is loaded before the bridges are, so it first sees their devices
- * on bus 0; where what bus 0 has there passes through, they must not.
+ * The unit has to be loaded after the bridges.  Before, their devices are on
+ * bus 0; where what bus 0 has there passes through, they must not.
  */
 static void test_bus_numbers(const void *opaque)
 {

@@ -1454,6 +1454,45 @@ static void test_late_status(void)
     fix_quit(&f);
 }
 
+/*
+ * A reset while a command waits: its status never comes, and who listens for a
+ * PASID, as nobody stops it, hears that nothing is mapped any more.
+ */
+static void test_reset_behind(void)
+{
+    Fix f = fix_new("caching-mode=on,x-scalable-mode=on,x-pasid-mode=on",
+                    "queue");
+
+    qvtd_sm_write_pasid(f.v, SID, 9, f.d->pgd | QVTD_SM_PE_P |
+                        QVTD_SM_PE_PGTT(QVTD_PGTT_SECOND) | QVTD_SM_PE_AW(4),
+                        f.d->id, 0);
+    qvtd_map(f.d, IOVA, 0x5000000, RW);
+    choose(f.t[0], 1);
+    qtest_writel(f.v->qts, f.t[0]->bar + T_PASID, BIT(31) | 9);
+    g_assert_cmphex(listen_all(f.t[0], T_SHADOW), ==, T_SHADOW);
+    flush_all(&f);
+    assert_same(walk(f.d), shadow(f.t[0]));
+
+    qvtd_gcmd_clear(f.v, QVTD_GCMD_TE);
+    assert_same(walk(NULL), shadow(f.t[0]));
+    for (unsigned i = 4; i < 7; i++) {
+        map_many(&f, i * GiB1);
+    }
+    qvtd_writel(f.v, QVTD_GCMD, f.v->gcmd | QVTD_GCMD_TE);
+    g_assert_false(status(&f, QVTD_GCMD_TE));
+    qvtd_system_reset(f.v);
+    for (unsigned i = 0; i < 256; i++) {
+        g_assert_cmphex(qvtd_readl(f.v, QVTD_GSTS), ==, 0);
+    }
+    g_free(f.t[0]);
+    f.t[0] = qvtd_testdev(f.v, SID);
+    choose(f.t[0], 0);
+    assert_passes(f.t[0]);
+    choose(f.t[0], 1);
+    assert_same(walk(NULL), shadow(f.t[0]));
+    fix_quit(&f);
+}
+
 /* However many commands one write gives: the machine answers meanwhile */
 static void test_many_commands(void)
 {
@@ -1672,6 +1711,7 @@ int main(int argc, char **argv)
     qtest_add_func("/vtd/notify/migrate-late", test_migrate_late);
     qtest_add_func("/vtd/notify/stop-behind", test_stop_behind);
     qtest_add_func("/vtd/notify/late-status", test_late_status);
+    qtest_add_func("/vtd/notify/reset-behind", test_reset_behind);
     qtest_add_func("/vtd/notify/many-commands", test_many_commands);
     qtest_add_data_func("/vtd/notify/device-tlb/caching", CACHING,
                         test_device_tlb);
