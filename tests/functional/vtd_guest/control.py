@@ -14,10 +14,39 @@ import time
 FATAL = re.compile(rb'Kernel panic - not syncing|Oops: |BUG: |Call Trace:|'
                    rb'INFO: task .* blocked for more than|'
                    rb'rcu_\w+ detected stalls|soft lockup')
+# Warnings that are the kernel's own, and no sign of what is tested here
+HARMLESS = [
+    # Linux 6.1 flushes what VFIO has unmapped, first stage, in pieces that
+    # are not aligned to their size, warns of that once, and aligns them.
+    rb'WARNING: [^\n]* qi_flush_piotlb\+',
+    # "reboot -f" takes the other CPU offline under the tasks that run on it;
+    # one that is woken then is not sent there.
+    rb'sched: Unexpected reschedule of offline CPU#',
+]
+# One "cut here" block that begins with one of these, whole or as far as it is
+WARNING = re.compile(rb'-+\[ cut here \]-+(?:(?!\[ cut here \]).){0,100}?'
+                     rb'(?:' + rb'|'.join(HARMLESS) + rb')'
+                     rb'(?:(?!\[ cut here \]).)*?'
+                     rb'(?:-+\[ end trace|\Z)', re.DOTALL)
 # What Linux says of a DMA or an interrupt that the unit has refused
 FAULT = re.compile(r'DMAR: \[|handling fault|INTR-REMAP.*fault|'
                    r'DMAR:.*[Ii]nvalidation.*(?:[Ee]rror|time)|'
                    r'DMAR:.*not responding')
+
+
+def find_fatal(text):
+    """
+    Where the bytes @text of a kernel's log tell of its end, with what is
+    harmless left out; None if nowhere.
+    """
+    text = WARNING.sub(b'', text)
+    match = FATAL.search(text)
+    if not match:
+        return None
+    # The lines before say what it is, those after it who did it
+    start = max(0, match.start() - 1500)
+    lines = text[start:match.end() + 2500].decode('utf-8', 'replace')
+    return match.group().decode(), lines.replace('\r', '')
 
 
 class GuestFailure(Exception):
@@ -99,10 +128,10 @@ class Control:
     def check_log(self):
         with open(self.log, 'rb') as log:
             log.seek(self.checked)
-            match = FATAL.search(log.read())
-        if match:
-            raise GuestFailure('the guest kernel says: '
-                               + match.group().decode('utf-8', 'replace'))
+            fatal = find_fatal(log.read())
+        if fatal:
+            said, around = fatal
+            raise GuestFailure(f'the guest kernel says: {said}\n{around}')
 
     def _receive_until(self, pattern, timeout, what):
         """The match of @pattern and what came before it"""
