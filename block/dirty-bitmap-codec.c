@@ -47,8 +47,10 @@ static const struct {
     DBF_FIELD(128, disk_time_ns),
 };
 
-/* Of a block with payload */
-enum { B_MAGIC = 0, B_INDEX = 4, B_GENERATION = 8, B_CRC = DBF_BLOCK - 4 };
+/* Of a block with payload, and of a sector in the intent area */
+enum { B_MAGIC = 0, B_INDEX = 4, B_GENERATION = 8, B_PAYLOAD = 16 };
+#define B_CRC                   (DBF_BLOCK - 4)
+#define S_CRC                   (DBF_SECTOR - 4)
 
 /* Of the directory, and of an entry in it */
 enum { D_MAGIC = 0, D_COUNT = 4, D_END = 8 };
@@ -66,18 +68,24 @@ enum {
 static const uint32_t dbf_kind_magic[] = {
     [DBF_PAGE] = 0x50424451,                    /* "QDBP" */
     [DBF_TABLE] = 0x54424451,                   /* "QDBT" */
-    [DBF_INTENT] = 0x49424451,                  /* "QDBI" */
 };
+#define DBF_INTENT_MAGIC        0x49424451      /* "QDBI" */
 
-static uint32_t dbf_block_crc(const uint8_t *block, uint64_t offset)
+/* Of what is before the checksum, in what goes to @offset */
+static uint32_t dbf_crc(const uint8_t *p, size_t length, uint64_t offset)
 {
     uint64_t le = cpu_to_le64(offset);
     struct iovec iov[] = {
         { .iov_base = &le, .iov_len = sizeof(le) },
-        { .iov_base = (void *)block, .iov_len = B_CRC },
+        { .iov_base = (void *)p, .iov_len = length },
     };
 
     return iov_crc32c(0xffffffff, iov, ARRAY_SIZE(iov));
+}
+
+static uint32_t dbf_block_crc(const uint8_t *block, uint64_t offset)
+{
+    return dbf_crc(block, B_CRC, offset);
 }
 
 /*
@@ -126,7 +134,7 @@ static void dbf_header_take(const uint8_t *block, DBFHeader *header)
 static bool dbf_area_valid(uint64_t offset, uint64_t blocks)
 {
     return offset >= DBF_FIRST_BLOCK && offset % DBF_BLOCK == 0 &&
-           offset <= INT64_MAX - blocks * DBF_BLOCK;
+           offset <= DBF_MAX_FILE - blocks * DBF_BLOCK;
 }
 
 static bool dbf_header_check_disk(const DBFHeader *h, Error **errp)
@@ -142,7 +150,14 @@ static bool dbf_header_check_disk(const DBFHeader *h, Error **errp)
                    h->extent_bits, DBF_MIN_EXTENT, DBF_MAX_EXTENT);
         return false;
     }
+    if (dbf_extents(h->disk_size, h->extent_bits) > DBF_MAX_EXTENTS) {
+        error_setg(errp, "disk of %" PRIu64 " bytes with extents of 2^%u: at "
+                   "most %llu extents are possible", h->disk_size,
+                   h->extent_bits, DBF_MAX_EXTENTS);
+        return false;
+    }
     if (h->intent_pairs < dbf_intent_pairs(h->disk_size, h->extent_bits) ||
+        h->intent_pairs > DBF_MAX_PAIRS ||
         !dbf_area_valid(h->intent, 2ULL * h->intent_pairs)) {
         error_setg(errp, "intent area of %u pairs at 0x%" PRIx64 " is not for "
                    "a disk of %" PRIu64 " bytes", h->intent_pairs, h->intent,
@@ -198,6 +213,26 @@ bool dbf_header_decode(const uint8_t *block, uint64_t offset,
            dbf_header_check_directory(header, errp);
 }
 
+DBFTrust dbf_header_trust(const DBFHeader *header, const QemuUUID *boot_id)
+{
+    if (header->flags & DBF_UNTRUSTED) {
+        return DBF_TRUST_NONE_FLAG;
+    }
+    if (header->flags & DBF_CLEAN) {
+        return DBF_TRUST_CLEAN;
+    }
+    switch ((DBFMode)header->mode) {
+    case DBF_MODE_POWER:
+        return DBF_TRUST_INTENTS;
+    case DBF_MODE_PROCESS:
+        return qemu_uuid_is_null(boot_id) ||
+               !qemu_uuid_is_equal(boot_id, &header->boot_id)
+               ? DBF_TRUST_NONE_HOST : DBF_TRUST_INTENTS;
+    default:
+        return DBF_TRUST_NONE_OFF;
+    }
+}
+
 void dbf_block_seal(uint8_t *block, DBFKind kind, uint32_t index,
                     uint64_t generation, uint64_t offset)
 {
@@ -215,6 +250,62 @@ bool dbf_block_check(const uint8_t *block, DBFKind kind, uint32_t index,
     return ldl_le_p(block + B_MAGIC) == dbf_kind_magic[kind] &&
            ldl_le_p(block + B_INDEX) == index &&
            ldl_le_p(block + B_CRC) == dbf_block_crc(block, offset);
+}
+
+void dbf_intent_encode(const uint8_t *bits, uint32_t pair, uint64_t sequence,
+                       uint64_t offset, uint8_t *block)
+{
+    for (unsigned i = 0; i < DBF_SECTORS; i++) {
+        uint8_t *s = block + i * DBF_SECTOR;
+
+        stl_le_p(s + B_MAGIC, DBF_INTENT_MAGIC);
+        stl_le_p(s + B_INDEX, pair * DBF_SECTORS + i);
+        stq_le_p(s + B_GENERATION, sequence);
+        memcpy(s + B_PAYLOAD, bits + i * DBF_SECTOR_PAYLOAD,
+               DBF_SECTOR_PAYLOAD);
+        stl_le_p(s + S_CRC - 4, 0);
+        stl_le_p(s + S_CRC, dbf_crc(s, S_CRC, offset + i * DBF_SECTOR));
+    }
+}
+
+DBFSlot dbf_intent_decode(const uint8_t *block, uint32_t pair,
+                          uint64_t offset, uint8_t *bits, uint64_t *sequence)
+{
+    DBFSlot slot = DBF_SLOT_WHOLE;
+    uint64_t first = ldq_le_p(block + B_GENERATION);
+
+    *sequence = 0;
+    for (unsigned i = 0; i < DBF_SECTORS; i++) {
+        const uint8_t *s = block + i * DBF_SECTOR;
+        uint64_t sector_sequence = ldq_le_p(s + B_GENERATION);
+
+        if (ldl_le_p(s + B_MAGIC) != DBF_INTENT_MAGIC ||
+            ldl_le_p(s + B_INDEX) != pair * DBF_SECTORS + i ||
+            ldl_le_p(s + S_CRC) != dbf_crc(s, S_CRC, offset + i * DBF_SECTOR)) {
+            slot = DBF_SLOT_DAMAGED;
+            continue;
+        }
+        if (sector_sequence != first && slot == DBF_SLOT_WHOLE) {
+            slot = DBF_SLOT_TORN;
+        }
+        *sequence = MAX(*sequence, sector_sequence);
+        memcpy(bits + i * DBF_SECTOR_PAYLOAD, s + B_PAYLOAD,
+               DBF_SECTOR_PAYLOAD);
+    }
+    return slot;
+}
+
+int dbf_intent_choose(const DBFSlot slot[2], const uint64_t sequence[2])
+{
+    bool whole[2] = { slot[0] == DBF_SLOT_WHOLE, slot[1] == DBF_SLOT_WHOLE };
+
+    /* What is damaged may have been the one that counts */
+    if (slot[0] == DBF_SLOT_DAMAGED || slot[1] == DBF_SLOT_DAMAGED ||
+        (!whole[0] && !whole[1]) || (whole[0] && whole[1] &&
+                                     sequence[0] == sequence[1])) {
+        return -1;
+    }
+    return whole[1] && (!whole[0] || sequence[1] > sequence[0]);
 }
 
 void dbf_ref_put(uint8_t *payload, unsigned i, DBFRef ref)
@@ -383,6 +474,7 @@ static bool dbf_entries_decode(const uint8_t *buf, const DBFHeader *header,
                                unsigned n, Error **errp)
 {
     uint64_t at = D_END;
+    uint64_t bits = 0;
 
     for (unsigned i = 0; i < n; i++) {
         uint32_t length;
@@ -393,6 +485,12 @@ static bool dbf_entries_decode(const uint8_t *buf, const DBFHeader *header,
             return false;
         }
         at += length;
+        bits += dbf_bits(header->disk_size, entries[i].granularity_bits);
+        if (bits > DBF_MAX_BITS) {
+            error_setg(errp, "the bitmaps have more than %llu bits together",
+                       DBF_MAX_BITS);
+            return false;
+        }
     }
     if (at != header->directory_length) {
         error_setg(errp, "the directory goes on behind its last entry");

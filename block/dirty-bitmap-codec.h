@@ -22,9 +22,12 @@
 /* Two copies of the header, the greater generation counts */
 #define DBF_HEADERS             2U
 #define DBF_FIRST_BLOCK         (DBF_HEADERS * DBF_BLOCK)
+/* Nothing in the file is at or beyond this offset */
+#define DBF_MAX_FILE            (1ULL << 32)
+#define DBF_MAX_BLOCKS          (DBF_MAX_FILE / DBF_BLOCK)
 #define DBF_VERSION             1U
 
-/* What a page, a table or an intent block holds */
+/* What a page or a table holds */
 #define DBF_PAYLOAD             4072U
 #define DBF_BITS                (8U * DBF_PAYLOAD)
 #define DBF_REFS                (DBF_PAYLOAD / 16)
@@ -35,11 +38,21 @@
 /* Granularities: log2 of bytes for each bit */
 #define DBF_MIN_GRANULARITY     9U
 #define DBF_MAX_GRANULARITY     31U
-/* Extents that an intent bit is for: log2 of bytes */
+/* Extents that an intent bit is for: log2 of bytes, and how many there are */
 #define DBF_MIN_EXTENT          20U
-#define DBF_MAX_EXTENT          30U
-/* In memory, a bitmap of this many bits takes 512 MiB */
-#define DBF_MAX_BITS            (1ULL << 32)
+#define DBF_MAX_EXTENT          40U
+#define DBF_MAX_EXTENTS         (1ULL << 24)
+/*
+ * An intent block has sectors that a disk writes whole or not at all.  Each of
+ * them carries a part of the bits.
+ */
+#define DBF_SECTORS             (DBF_BLOCK / DBF_SECTOR)
+#define DBF_SECTOR_PAYLOAD      488U
+#define DBF_INTENT_BYTES        (DBF_SECTORS * DBF_SECTOR_PAYLOAD)
+#define DBF_INTENT_BITS         (8U * DBF_INTENT_BYTES)
+#define DBF_MAX_PAIRS           DIV_ROUND_UP(DBF_MAX_EXTENTS, DBF_INTENT_BITS)
+/* In memory, bitmaps of this many bits take 1 GiB: all of a disk together */
+#define DBF_MAX_BITS            (1ULL << 33)
 #define DBF_MAX_BITMAPS         64U
 /* As BDRV_BITMAP_MAX_NAME_SIZE; without the 0 at its end */
 #define DBF_MAX_NAME            1023U
@@ -101,7 +114,6 @@ typedef struct DBFHeader {
 typedef enum DBFKind {
     DBF_PAGE,           /* bits of a bitmap */
     DBF_TABLE,          /* references to pages */
-    DBF_INTENT,         /* extents that may be written to */
 } DBFKind;
 
 /* DBFRef.offset of what is not stored because all of its bits are the same */
@@ -154,12 +166,18 @@ static inline uint64_t dbf_tables(uint64_t disk_size,
     return DIV_ROUND_UP(dbf_pages(disk_size, granularity_bits), DBF_REFS);
 }
 
+/** dbf_extents: extents of a disk of @disk_size */
+static inline uint64_t dbf_extents(uint64_t disk_size, unsigned extent_bits)
+{
+    return DIV_ROUND_UP(disk_size, 1ULL << extent_bits);
+}
+
 /** dbf_intent_pairs: pairs of intent blocks for a disk of @disk_size */
 static inline uint64_t dbf_intent_pairs(uint64_t disk_size,
                                         unsigned extent_bits)
 {
-    return MAX(1, DIV_ROUND_UP(DIV_ROUND_UP(disk_size, 1ULL << extent_bits),
-                               DBF_BITS));
+    return MAX(1, DIV_ROUND_UP(dbf_extents(disk_size, extent_bits),
+                               DBF_INTENT_BITS));
 }
 
 /** dbf_header_encode: fill @block, which goes to @offset */
@@ -175,12 +193,27 @@ void dbf_header_encode(const DBFHeader *header, uint64_t offset,
 bool dbf_header_decode(const uint8_t *block, uint64_t offset,
                        DBFHeader *header, Error **errp);
 
+/** DBFTrust: what a file says of its bitmaps when nobody has it open */
+typedef enum DBFTrust {
+    DBF_TRUST_CLEAN,        /* they are what the directory says */
+    DBF_TRUST_INTENTS,      /* and where there are intents, they are dirty */
+    DBF_TRUST_NONE_FLAG,    /* none: marked as untrusted */
+    DBF_TRUST_NONE_OFF,     /* none: not closed, in mode off */
+    DBF_TRUST_NONE_HOST,    /* none: not closed, in mode process, other boot */
+} DBFTrust;
+
+/**
+ * dbf_header_trust: can bitmaps be used as @header leaves them?
+ * @boot_id: of the running host; null if not known
+ */
+DBFTrust dbf_header_trust(const DBFHeader *header, const QemuUUID *boot_id);
+
 /**
  * dbf_block_seal: complete a block of @kind
  * @block: DBF_BLOCK bytes, whose payload is filled
  * @kind: of the block
- * @index: which one of its bitmap, or of the intent area
- * @generation: of the block; of an intent block, its sequence number
+ * @index: which one of its bitmap
+ * @generation: of the block
  * @offset: where it goes
  */
 void dbf_block_seal(uint8_t *block, DBFKind kind, uint32_t index,
@@ -200,6 +233,39 @@ static inline uint8_t *dbf_payload(uint8_t *block)
 {
     return block + 16;
 }
+
+/** DBFSlot: what one of the two blocks of a pair in the intent area is */
+typedef enum DBFSlot {
+    DBF_SLOT_WHOLE,     /* all its sectors are of the same writing */
+    DBF_SLOT_TORN,      /* its last writing was not finished */
+    DBF_SLOT_DAMAGED,   /* a sector is none of what a writer leaves behind */
+} DBFSlot;
+
+/**
+ * dbf_intent_encode: fill a block of the intent area
+ * @bits: DBF_INTENT_BYTES of them; bit i is bit i % 8 of byte i / 8
+ * @pair: of the intent area
+ * @sequence: of the writings of this pair
+ * @offset: where it goes
+ * @block: DBF_BLOCK bytes, filled
+ */
+void dbf_intent_encode(const uint8_t *bits, uint32_t pair, uint64_t sequence,
+                       uint64_t offset, uint8_t *block);
+
+/**
+ * dbf_intent_decode: read a block of the intent area
+ * @bits: filled if the slot is whole
+ * @sequence: filled with the greatest that a valid sector has; 0 if none is
+ */
+DBFSlot dbf_intent_decode(const uint8_t *block, uint32_t pair,
+                          uint64_t offset, uint8_t *bits, uint64_t *sequence);
+
+/**
+ * dbf_intent_choose: which one of a pair counts?
+ *
+ * Returns 0 or 1, or -1 if each extent of the pair has an intent.
+ */
+int dbf_intent_choose(const DBFSlot slot[2], const uint64_t sequence[2]);
 
 /** dbf_ref_put, dbf_ref_get: reference @i in a payload of a table */
 void dbf_ref_put(uint8_t *payload, unsigned i, DBFRef ref);
@@ -233,7 +299,7 @@ void dbf_directory_encode(const DBFEntry *entries, unsigned n,
  * @n: filled
  *
  * Returns false, with @errp set, if it is damaged, an entry is beyond a
- * bound, or two have the same name.
+ * bound, all together are, or two have the same name.
  */
 bool dbf_directory_decode(const uint8_t *buf, const DBFHeader *header,
                           uint64_t file_length, DBFEntry **entries,

@@ -139,15 +139,23 @@ static void test_header_bounds(void)
     g_assert_false(HEADER(h.disk_size = 511));
     g_assert_true(HEADER(h.disk_size = 512));
     g_assert_false(HEADER(h.disk_size = 1ULL << 63, h.intent_pairs = -1));
-    /* 9 pairs of 32576 extents of 4 MiB */
-    g_assert_true(HEADER(h.disk_size = 9 * 32576 * 0x400000ULL));
-    g_assert_false(HEADER(h.disk_size = 9 * 32576 * 0x400000ULL + 512));
+    /* 9 pairs of 31232 extents of 4 MiB */
+    g_assert_true(HEADER(h.disk_size = 9 * 31232 * 0x400000ULL));
+    g_assert_false(HEADER(h.disk_size = 9 * 31232 * 0x400000ULL + 512));
+    /* 2^24 extents, whatever their size */
+    g_assert_true(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 538));
+    g_assert_false(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 539));
+    g_assert_false(HEADER(h.disk_size = 64 * TiB + 512, h.intent_pairs = 538));
+    g_assert_true(HEADER(h.disk_size = 128 * TiB, h.intent_pairs = 538,
+                         h.extent_bits = 23));
     g_assert_false(HEADER(h.intent_pairs = 0, h.disk_size = 0));
     g_assert_false(HEADER(h.extent_bits = 19));
-    g_assert_true(HEADER(h.extent_bits = 30));
-    g_assert_false(HEADER(h.extent_bits = 31));
+    g_assert_true(HEADER(h.extent_bits = 40));
+    g_assert_false(HEADER(h.extent_bits = 41));
     g_assert_false(HEADER(h.intent = 0x1000));
     g_assert_false(HEADER(h.intent = 0x2001));
+    g_assert_true(HEADER(h.intent = 4096ULL * (1048576 - 18)));
+    g_assert_false(HEADER(h.intent = 4096ULL * (1048576 - 17)));
     g_assert_false(HEADER(h.intent = INT64_MAX - 0xfff));
     g_assert_true(HEADER(h.directory = 0, h.directory_length = 0));
     g_assert_false(HEADER(h.directory = 0));
@@ -158,6 +166,8 @@ static void test_header_bounds(void)
     g_assert_false(HEADER(h.directory_length = 1048577));
     g_assert_false(HEADER(h.directory = 0x1000));
     g_assert_false(HEADER(h.directory = 0x123800));
+    g_assert_true(HEADER(h.directory = 0xffffe000));
+    g_assert_false(HEADER(h.directory = 0xfffff000));
     g_assert_false(HEADER(h.directory = INT64_MAX - 0xfff));
 }
 
@@ -196,17 +206,16 @@ static bool some_block_valid(void *block)
     uint64_t generation;
 
     return dbf_block_check(block, DBF_PAGE, 5, 0x7000, &generation) ||
-           dbf_block_check(block, DBF_TABLE, 5, 0x7000, &generation) ||
-           dbf_block_check(block, DBF_INTENT, 5, 0x7000, &generation);
+           dbf_block_check(block, DBF_TABLE, 5, 0x7000, &generation);
 }
 
 static void test_blocks(void)
 {
-    static const char magic[][5] = { "QDBP", "QDBT", "QDBI" };
+    static const char magic[][5] = { "QDBP", "QDBT" };
     uint8_t b[DBF_BLOCK];
     uint64_t generation;
 
-    for (DBFKind kind = DBF_PAGE; kind <= DBF_INTENT; kind++) {
+    for (DBFKind kind = DBF_PAGE; kind <= DBF_TABLE; kind++) {
         memset(b, 0xa5, sizeof(b));
         dbf_block_seal(b, kind, 5, 1ULL << 40, 0x7000);
         g_assert_cmpmem(b, 4, magic[kind], 4);
@@ -221,7 +230,7 @@ static void test_blocks(void)
         g_assert_cmphex(generation, ==, 1ULL << 40);
         g_assert_false(dbf_block_check(b, kind, 4, 0x7000, &generation));
         g_assert_false(dbf_block_check(b, kind, 5, 0x8000, &generation));
-        g_assert_false(dbf_block_check(b, (kind + 1) % 3, 5, 0x7000,
+        g_assert_false(dbf_block_check(b, (kind + 1) % 2, 5, 0x7000,
                                        &generation));
         assert_no_flip(b, sizeof(b), some_block_valid, b);
     }
@@ -239,11 +248,161 @@ static void test_numbers(void)
     g_assert_cmpuint(dbf_tables(254 * 32576 * 512ULL, 9), ==, 1);
     g_assert_cmpuint(dbf_tables(254 * 32576 * 512ULL + 512, 9), ==, 2);
     g_assert_cmpuint(dbf_intent_pairs(0, 22), ==, 1);
-    g_assert_cmpuint(dbf_intent_pairs(32576ULL << 22, 22), ==, 1);
-    g_assert_cmpuint(dbf_intent_pairs((32576ULL << 22) + 512, 22), ==, 2);
+    g_assert_cmpuint(dbf_intent_pairs(31232ULL << 22, 22), ==, 1);
+    g_assert_cmpuint(dbf_intent_pairs((31232ULL << 22) + 512, 22), ==, 2);
+    g_assert_cmpuint(dbf_extents((1 << 22) + 512, 22), ==, 2);
+    g_assert_cmpuint(DBF_MAX_PAIRS, ==, 538);
     /* 2 MiB for each TiB at 64 KiB for each bit, and little more */
     g_assert_cmpuint(dbf_pages(TiB, 16), ==, 512 + 4);
     g_assert_cmpuint(dbf_tables(TiB, 16), ==, 3);
+}
+
+/* What can be done with a header that nobody has open */
+static void test_trust(void)
+{
+    static const struct {
+        unsigned flags;
+        DBFMode mode;
+        uint8_t boot, host;
+        DBFTrust trust;
+    } cases[] = {
+        { DBF_CLEAN, DBF_MODE_OFF, 1, 2, DBF_TRUST_CLEAN },
+        { DBF_CLEAN, DBF_MODE_PROCESS, 1, 2, DBF_TRUST_CLEAN },
+        { DBF_CLEAN, DBF_MODE_POWER, 1, 2, DBF_TRUST_CLEAN },
+        { DBF_CLEAN | DBF_UNTRUSTED, DBF_MODE_POWER, 1, 1,
+          DBF_TRUST_NONE_FLAG },
+        { DBF_UNTRUSTED, DBF_MODE_POWER, 1, 1, DBF_TRUST_NONE_FLAG },
+        { 0, DBF_MODE_OFF, 1, 1, DBF_TRUST_NONE_OFF },
+        { 0, DBF_MODE_PROCESS, 1, 1, DBF_TRUST_INTENTS },
+        { 0, DBF_MODE_PROCESS, 1, 2, DBF_TRUST_NONE_HOST },
+        { 0, DBF_MODE_PROCESS, 0, 0, DBF_TRUST_NONE_HOST },
+        { 0, DBF_MODE_POWER, 0, 2, DBF_TRUST_INTENTS },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        DBFHeader h = some_header();
+        QemuUUID host = { .data = { [7] = cases[i].host } };
+
+        h.flags = cases[i].flags;
+        h.mode = cases[i].mode;
+        h.boot_id = (QemuUUID) { .data = { [7] = cases[i].boot } };
+        g_assert_cmpint(dbf_header_trust(&h, &host), ==, cases[i].trust);
+    }
+}
+
+/* --- intents --- */
+
+static void intent_bits(uint8_t *bits, unsigned salt)
+{
+    for (unsigned i = 0; i < DBF_INTENT_BYTES; i++) {
+        bits[i] = i * 7 + salt;
+    }
+}
+
+static void test_intent_layout(void)
+{
+    uint8_t bits[DBF_INTENT_BYTES], b[DBF_BLOCK], out[DBF_INTENT_BYTES];
+    uint64_t sequence;
+
+    g_assert_cmpuint(DBF_INTENT_BITS, ==, 31232);
+    intent_bits(bits, 3);
+    memset(b, 0xff, sizeof(b));
+    dbf_intent_encode(bits, 9, 0x1122334455667788, 0x7000, b);
+    for (unsigned i = 0; i < 8; i++) {
+        uint8_t *s = b + 512 * i;
+        uint8_t check[8 + 508] = { 0, 0x70 + 2 * i };
+
+        memcpy(check + 8, s, 508);
+        g_assert_cmpmem(s, 4, "QDBI", 4);
+        g_assert_cmphex(ldl_le_p(s + 4), ==, 72 + i);
+        g_assert_cmphex(ldq_le_p(s + 8), ==, 0x1122334455667788);
+        g_assert_cmpmem(s + 16, 488, bits + 488 * i, 488);
+        g_assert_cmphex(ldl_le_p(s + 504), ==, 0);
+        g_assert_cmphex((uint32_t)ldl_le_p(s + 508), ==,
+                        crc32c(0xffffffff, check, sizeof(check)));
+    }
+    g_assert_cmpint(dbf_intent_decode(b, 9, 0x7000, out, &sequence), ==,
+                    DBF_SLOT_WHOLE);
+    g_assert_cmphex(sequence, ==, 0x1122334455667788);
+    g_assert_cmpmem(out, sizeof(out), bits, sizeof(bits));
+    g_assert_cmpint(dbf_intent_decode(b, 8, 0x7000, out, &sequence), ==,
+                    DBF_SLOT_DAMAGED);
+    g_assert_cmpint(dbf_intent_decode(b, 9, 0x8000, out, &sequence), ==,
+                    DBF_SLOT_DAMAGED);
+    g_assert_cmphex(sequence, ==, 0);
+}
+
+static bool some_intent_not_damaged(void *block)
+{
+    uint8_t bits[DBF_INTENT_BYTES];
+    uint64_t sequence;
+
+    return dbf_intent_decode(block, 9, 0x7000, bits, &sequence) !=
+           DBF_SLOT_DAMAGED;
+}
+
+static void test_intent_flips(void)
+{
+    uint8_t bits[DBF_INTENT_BYTES], b[DBF_BLOCK];
+
+    intent_bits(bits, 1);
+    dbf_intent_encode(bits, 9, 5, 0x7000, b);
+    assert_no_flip(b, sizeof(b), some_intent_not_damaged, b);
+}
+
+/* Of any set of sectors the new writing is there, of the others the old one */
+static void test_intent_tears(void)
+{
+    uint8_t bits[DBF_INTENT_BYTES], old[DBF_BLOCK], b[DBF_BLOCK];
+    uint64_t sequence;
+
+    intent_bits(bits, 1);
+    dbf_intent_encode(bits, 9, 5, 0x7000, old);
+    intent_bits(bits, 2);
+    for (unsigned set = 0; set < 256; set++) {
+        bool whole = set == 0 || set == 255;
+
+        dbf_intent_encode(bits, 9, 7, 0x7000, b);
+        for (unsigned i = 0; i < 8; i++) {
+            if (!(set & (1 << i))) {
+                memcpy(b + 512 * i, old + 512 * i, 512);
+            }
+        }
+        g_assert_cmpint(dbf_intent_decode(b, 9, 0x7000, bits, &sequence), ==,
+                        whole ? DBF_SLOT_WHOLE : DBF_SLOT_TORN);
+        g_assert_cmpuint(sequence, ==, set == 0 ? 5 : 7);
+        intent_bits(bits, 2);
+        /* Damage is worse than a tear, wherever the tear is */
+        for (unsigned i = 0; i < 8; i++) {
+            b[512 * i + 100] ^= 1;
+            g_assert_false(some_intent_not_damaged(b));
+            b[512 * i + 100] ^= 1;
+        }
+    }
+}
+
+static int choose(DBFSlot a, uint64_t sequence_a, DBFSlot b,
+                  uint64_t sequence_b)
+{
+    return dbf_intent_choose((DBFSlot[2]) { a, b },
+                             (uint64_t[2]) { sequence_a, sequence_b });
+}
+
+static void test_intent_choice(void)
+{
+    DBFSlot whole = DBF_SLOT_WHOLE, torn = DBF_SLOT_TORN;
+    DBFSlot damaged = DBF_SLOT_DAMAGED;
+
+    g_assert_cmpint(choose(whole, 1, whole, 2), ==, 1);
+    g_assert_cmpint(choose(whole, 2, whole, 1), ==, 0);
+    g_assert_cmpint(choose(whole, 2, whole, 2), ==, -1);
+    g_assert_cmpint(choose(whole, 1, torn, 2), ==, 0);
+    g_assert_cmpint(choose(torn, 2, whole, 1), ==, 1);
+    g_assert_cmpint(choose(torn, 1, torn, 2), ==, -1);
+    for (DBFSlot other = whole; other <= damaged; other++) {
+        g_assert_cmpint(choose(damaged, 1, other, 2), ==, -1);
+        g_assert_cmpint(choose(other, 1, damaged, 0), ==, -1);
+    }
 }
 
 static void test_references(void)
@@ -270,6 +429,8 @@ static void test_references(void)
     g_assert_true(dbf_ref_valid((DBFRef) { 0x8000, 1 }, 0x9000));
     g_assert_false(dbf_ref_valid((DBFRef) { 0x9000, 1 }, 0x9000));
     g_assert_false(dbf_ref_valid((DBFRef) { 0x8000, 1 }, 0x8fff));
+    g_assert_true(dbf_ref_valid((DBFRef) { 0xfffff000, 1 }, UINT64_MAX));
+    g_assert_false(dbf_ref_valid((DBFRef) { 0x100000000, 1 }, UINT64_MAX));
     g_assert_false(dbf_ref_valid((DBFRef) { ~0xfffULL, 1 }, UINT64_MAX));
 }
 
@@ -472,30 +633,67 @@ static void test_directory_limits(void)
     }
 }
 
-/* A bitmap too large for memory is refused, whatever it says it is */
+static DBFEntry empty_entry(const char *name, uint64_t disk_size,
+                            unsigned granularity_bits)
+{
+    unsigned n = dbf_tables(disk_size, granularity_bits);
+
+    return (DBFEntry) {
+        .name = (char *)name, .granularity_bits = granularity_bits,
+        .n_tables = n, .tables = g_new0(DBFRef, n),
+    };
+}
+
+/* What is too large for memory is refused, whatever it says it is */
 static void test_directory_huge(void)
 {
-    DBFEntry e = { .name = (char *)"huge", .granularity_bits = 9 };
     Directory d = { .h = some_header() };
 
-    for (uint64_t size = 2 * TiB; size <= 2 * TiB + 512; size += 512) {
+    for (uint64_t size = 4 * TiB; size <= 4 * TiB + 512; size += 512) {
+        DBFEntry e = empty_entry("huge", size, 9);
         Error *err = NULL;
 
         d.h.disk_size = size;
-        d.h.intent_pairs = dbf_intent_pairs(size, 22);
-        e.n_tables = dbf_tables(size, 9);
-        e.tables = g_new0(DBFRef, e.n_tables);
         d.h.directory_length = dbf_directory_length(&e, 1);
         d.buf = g_malloc(d.h.directory_length);
         dbf_directory_encode(&e, 1, d.buf, &d.h.directory_crc);
-        g_assert_cmpint(directory_decodes(&d, &err), ==, size == 2 * TiB);
+        g_assert_cmpint(directory_decodes(&d, &err), ==, size == 4 * TiB);
         if (err) {
             g_assert_cmpstr(error_get_pretty(err), ==, "bitmap 'huge' has "
-                            "4294967297 bits: at most 4294967296 are possible");
+                            "8589934593 bits: at most 8589934592 are possible");
             error_free(err);
         }
         g_free(d.buf);
         g_free(e.tables);
+    }
+}
+
+static void test_directory_huge_together(void)
+{
+    Directory d = { .h = some_header() };
+    uint64_t size = 2 * TiB;
+
+    d.h.disk_size = size;
+    for (unsigned n = 2; n <= 3; n++) {
+        DBFEntry e[3] = {
+            empty_entry("a", size, 9), empty_entry("b", size, 9),
+            empty_entry("c", size, 31),
+        };
+        Error *err = NULL;
+
+        d.h.directory_length = dbf_directory_length(e, n);
+        d.buf = g_malloc(d.h.directory_length);
+        dbf_directory_encode(e, n, d.buf, &d.h.directory_crc);
+        g_assert_cmpint(directory_decodes(&d, &err), ==, n == 2);
+        if (err) {
+            g_assert_cmpstr(error_get_pretty(err), ==, "the bitmaps have more "
+                            "than 8589934592 bits together");
+            error_free(err);
+        }
+        g_free(d.buf);
+        for (unsigned i = 0; i < 3; i++) {
+            g_free(e[i].tables);
+        }
     }
 }
 
@@ -508,6 +706,11 @@ int main(int argc, char **argv)
     g_test_add_func("/dirty-bitmap/codec/header/flips", test_header_flips);
     g_test_add_func("/dirty-bitmap/codec/header/bounds", test_header_bounds);
     g_test_add_func("/dirty-bitmap/codec/header/version", test_header_version);
+    g_test_add_func("/dirty-bitmap/codec/trust", test_trust);
+    g_test_add_func("/dirty-bitmap/codec/intent/layout", test_intent_layout);
+    g_test_add_func("/dirty-bitmap/codec/intent/flips", test_intent_flips);
+    g_test_add_func("/dirty-bitmap/codec/intent/tears", test_intent_tears);
+    g_test_add_func("/dirty-bitmap/codec/intent/choice", test_intent_choice);
     g_test_add_func("/dirty-bitmap/codec/blocks", test_blocks);
     g_test_add_func("/dirty-bitmap/codec/numbers", test_numbers);
     g_test_add_func("/dirty-bitmap/codec/references", test_references);
@@ -522,5 +725,7 @@ int main(int argc, char **argv)
     g_test_add_func("/dirty-bitmap/codec/directory/limits",
                     test_directory_limits);
     g_test_add_func("/dirty-bitmap/codec/directory/huge", test_directory_huge);
+    g_test_add_func("/dirty-bitmap/codec/directory/huge-together",
+                    test_directory_huge_together);
     return g_test_run();
 }
