@@ -193,13 +193,21 @@ void dbf_header_encode(const DBFHeader *header, uint64_t offset,
 bool dbf_header_decode(const uint8_t *block, uint64_t offset,
                        DBFHeader *header, Error **errp);
 
-/** DBFTrust: what a file says of its bitmaps when nobody has it open */
+/**
+ * DBFTrust: what a file says of its bitmaps when nobody has it open
+ * @DBF_TRUST_CLEAN: they are what the directory says
+ * @DBF_TRUST_INTENTS: and where there are intents, they are dirty
+ * @DBF_TRUST_NONE_FLAG: nothing, for it is marked as untrusted
+ * @DBF_TRUST_NONE_OFF: nothing, for it was not closed, in mode off
+ * @DBF_TRUST_NONE_HOST: nothing, for it was not closed, in mode process, and
+ *                       the host was started since, or may have been
+ */
 typedef enum DBFTrust {
-    DBF_TRUST_CLEAN,        /* they are what the directory says */
-    DBF_TRUST_INTENTS,      /* and where there are intents, they are dirty */
-    DBF_TRUST_NONE_FLAG,    /* none: marked as untrusted */
-    DBF_TRUST_NONE_OFF,     /* none: not closed, in mode off */
-    DBF_TRUST_NONE_HOST,    /* none: not closed, in mode process, other boot */
+    DBF_TRUST_CLEAN,
+    DBF_TRUST_INTENTS,
+    DBF_TRUST_NONE_FLAG,
+    DBF_TRUST_NONE_OFF,
+    DBF_TRUST_NONE_HOST,
 } DBFTrust;
 
 /**
