@@ -581,7 +581,7 @@ static void model_run(DBFMode mode, uint64_t seed, bool failures)
 
 static unsigned rounds(void)
 {
-    return g_test_slow() ? 2000 : 60;
+    return g_test_slow() ? 2000 : 40;
 }
 
 static void test_kill(void)
