@@ -63,6 +63,8 @@ typedef struct DBFPair {
     unsigned long want[PAIR_LONGS];
     /* Those that are: their extents are DURABLE */
     unsigned long durable[PAIR_LONGS];
+    /* The word of each extent; atomic */
+    uint32_t words[DBF_INTENT_BITS];
 } DBFPair;
 
 struct DBFIntent {
@@ -79,13 +81,9 @@ struct DBFIntent {
     uint64_t area;
     uint64_t extents;
     unsigned n_pairs;
+    /* Once there, a pair stays until the end: writers need no lock for it */
     DBFPair *pairs[DBF_MAX_PAIRS];
 
-    /*
-     * One for each extent that a disk may come to have.  What is not used is
-     * not there: it is never touched.
-     */
-    uint32_t *words;
     /* DURABLE words; atomic */
     uint64_t count;
     /* Nothing is written to the file; atomic */
@@ -126,7 +124,6 @@ DBFIntent *dbf_intent_new(const DBFIO *io, const DBFHeader *header,
     t->mode = mode;
     t->suspended = mode == DBF_MODE_OFF;
     t->extent_bits = header->extent_bits;
-    t->words = g_new0(uint32_t, DBF_MAX_EXTENTS);
     qemu_co_rwlock_init(&t->area_lock);
     qemu_co_mutex_init(&t->flush_lock);
     t->area = header->intent;
@@ -141,7 +138,6 @@ void dbf_intent_free(DBFIntent *t)
         for (unsigned i = 0; i < DBF_MAX_PAIRS; i++) {
             g_free(t->pairs[i]);
         }
-        g_free(t->words);
         g_free(t);
     }
 }
@@ -154,7 +150,12 @@ uint64_t dbf_intent_count(const DBFIntent *t)
 /* The word of bit @bit in pair @i */
 static uint32_t *dbf_word(DBFIntent *t, unsigned i, unsigned bit)
 {
-    return &t->words[i * DBF_INTENT_BITS + bit];
+    return &t->pairs[i]->words[bit];
+}
+
+static uint32_t *dbf_extent_word(DBFIntent *t, uint64_t extent)
+{
+    return dbf_word(t, extent / DBF_INTENT_BITS, extent % DBF_INTENT_BITS);
 }
 
 static uint64_t dbf_slot_offset(uint64_t area, unsigned i, unsigned slot)
@@ -430,7 +431,7 @@ int coroutine_fn dbf_intent_begin(DBFIntent *t, uint64_t offset,
     last = (offset + bytes - 1) >> t->extent_bits;
     assert(last < DBF_MAX_EXTENTS);
     for (uint64_t e = first; e <= last; e++) {
-        cold |= !(qatomic_fetch_inc(&t->words[e]) & DURABLE);
+        cold |= !(qatomic_fetch_inc(dbf_extent_word(t, e)) & DURABLE);
     }
     if (!cold) {
         return 0;
@@ -438,7 +439,7 @@ int coroutine_fn dbf_intent_begin(DBFIntent *t, uint64_t offset,
     ret = dbf_intent_mark(t, first, last);
     if (ret < 0) {
         for (uint64_t e = first; e <= last; e++) {
-            qatomic_dec(&t->words[e]);
+            qatomic_dec(dbf_extent_word(t, e));
         }
     }
     return ret;
@@ -450,10 +451,11 @@ void dbf_intent_end(DBFIntent *t, uint64_t offset, uint64_t bytes)
     uint64_t last = (offset + bytes - 1) >> t->extent_bits;
 
     for (uint64_t e = first; bytes > 0 && e <= last; e++) {
-        uint32_t word = qatomic_read(&t->words[e]), seen;
+        uint32_t *at = dbf_extent_word(t, e);
+        uint32_t word = qatomic_read(at), seen;
 
         /* In one step: a snapshot must not come between flag and count */
-        while ((seen = qatomic_cmpxchg(&t->words[e], word,
+        while ((seen = qatomic_cmpxchg(at, word,
                                        (word | TOUCHED) - 1)) != word) {
             word = seen;
         }
@@ -490,7 +492,7 @@ void dbf_intent_snapshot(DBFIntent *t, DBFTouched *touched, void *opaque)
              bit = dbf_pair_next(p, bit + 1)) {
             uint64_t e = (uint64_t)i * DBF_INTENT_BITS + bit;
 
-            if (qatomic_fetch_and(&t->words[e], ~TOUCHED) & TOUCHED) {
+            if (qatomic_fetch_and(dbf_word(t, i, bit), ~TOUCHED) & TOUCHED) {
                 touched(opaque, e << t->extent_bits, 1ULL << t->extent_bits);
             }
         }

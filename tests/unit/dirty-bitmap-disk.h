@@ -17,7 +17,7 @@
 #include "../../block/dirty-bitmap-io.h"
 
 #define DISK_SECTOR 512U
-#define DISK_MAX    (64U << 20)
+#define DISK_MAX    (2U << 20)
 
 typedef struct DiskRequest {
     Coroutine *co;

@@ -14,6 +14,8 @@
 /* Of the random test: three pairs, of which a few extents are used */
 #define EXTENTS     (2 * DBF_INTENT_BITS + 100)
 #define WRITERS     6
+/* Of any test */
+#define MAX_EXTENTS (4 * DBF_INTENT_BITS)
 
 static DBFHeader some_header(uint64_t extents)
 {
@@ -46,13 +48,13 @@ static void collect(void *opaque, uint64_t offset, uint64_t bytes)
 /* What a reader finds in the file, as a bitmap of extents */
 static unsigned long *intents_of(Disk *d, const DBFHeader *h)
 {
-    unsigned long *found = bitmap_new(DBF_MAX_EXTENTS);
+    unsigned long *found = bitmap_new(MAX_EXTENTS);
     DBFIntent *t = dbf_intent_new(&d->io, h, DBF_MODE_OFF);
 
     g_assert_cmpint(dbf_intent_load(t, true), ==, 0);
     dbf_intent_snapshot(t, collect, found);
     g_assert_cmpuint(dbf_intent_count(t), ==,
-                     bitmap_count_one(found, DBF_MAX_EXTENTS));
+                     bitmap_count_one(found, MAX_EXTENTS));
     dbf_intent_free(t);
     return found;
 }
@@ -61,7 +63,7 @@ static uint64_t count_intents(Disk *d, const DBFHeader *h)
 {
     g_autofree unsigned long *found = intents_of(d, h);
 
-    return bitmap_count_one(found, DBF_MAX_EXTENTS);
+    return bitmap_count_one(found, MAX_EXTENTS);
 }
 
 /* --- one coroutine, one disk --- */
@@ -95,7 +97,7 @@ static void simple_run(CoroutineEntry *entry, DBFMode mode)
 static void coroutine_fn life(void *opaque)
 {
     Simple *s = opaque;
-    g_autofree unsigned long *touched = bitmap_new(DBF_MAX_EXTENTS);
+    g_autofree unsigned long *touched = bitmap_new(MAX_EXTENTS);
     unsigned requests = s->d->requests;
 
     /* In the file when begin returns; no request for what is there */
@@ -146,7 +148,7 @@ static void test_life(void)
 static void coroutine_fn off(void *opaque)
 {
     Simple *s = opaque;
-    g_autofree unsigned long *touched = bitmap_new(DBF_MAX_EXTENTS);
+    g_autofree unsigned long *touched = bitmap_new(MAX_EXTENTS);
     unsigned requests = s->d->requests;
 
     g_assert_cmpint(dbf_intent_begin(s->t, 0, 1), ==, 0);
@@ -192,7 +194,7 @@ static void test_pairs(void)
 static void coroutine_fn failure(void *opaque)
 {
     Simple *s = opaque;
-    g_autofree unsigned long *touched = bitmap_new(DBF_MAX_EXTENTS);
+    g_autofree unsigned long *touched = bitmap_new(MAX_EXTENTS);
 
     s->d->fail_in = 0;
     g_assert_cmpint(dbf_intent_begin(s->t, 0, 1), ==, -EIO);
@@ -248,7 +250,7 @@ static void test_failed_flush(void)
 static void coroutine_fn suspend(void *opaque)
 {
     Simple *s = opaque;
-    g_autofree unsigned long *touched = bitmap_new(DBF_MAX_EXTENTS);
+    g_autofree unsigned long *touched = bitmap_new(MAX_EXTENTS);
     unsigned requests;
 
     g_assert_cmpint(dbf_intent_begin(s->t, 7 * EXTENT, 1), ==, 0);
@@ -558,7 +560,7 @@ static void model_run(DBFMode mode, uint64_t seed, bool failures)
             m->d->fail_in = disk_draw(m->d, 10);
         }
         model_step(m);
-        if (disk_draw(m->d, 4) == 0) {
+        if (disk_draw(m->d, 8) == 0) {
             model_check(m);
         }
     }
