@@ -499,45 +499,24 @@ void dbf_intent_snapshot(DBFIntent *t, DBFTouched *touched, void *opaque)
     }
 }
 
-/* Pair @i could not be written: what the file has of @before stays */
-static void dbf_pair_restore(DBFIntent *t, unsigned i,
-                             const unsigned long *before)
-{
-    unsigned long *want = t->pairs[i]->want;
-
-    for (unsigned bit = find_first_bit(before, DBF_INTENT_BITS);
-         bit < DBF_INTENT_BITS;
-         bit = find_next_bit(before, DBF_INTENT_BITS, bit + 1)) {
-        set_bit_atomic(bit, want);
-    }
-    dbf_pair_promise(t, i, before);
-}
-
 static int coroutine_fn dbf_pair_retire(DBFIntent *t, unsigned i)
 {
     DBFPair *p = t->pairs[i];
-    unsigned long before[PAIR_LONGS];
-    bool any = false;
-    int ret;
 
-    bitmap_copy(before, p->durable, DBF_INTENT_BITS);
     for (unsigned bit = dbf_pair_next(p, 0); bit < DBF_INTENT_BITS;
          bit = dbf_pair_next(p, bit + 1)) {
         if (qatomic_cmpxchg(dbf_word(t, i, bit), DURABLE, 0) == DURABLE) {
             clear_bit_atomic(bit, p->want);
             clear_bit(bit, p->durable);
             qatomic_dec(&t->count);
-            any = true;
+            /*
+             * Whatever becomes of the writing: one that has failed may be
+             * there all the same, so the intent is not promised any more.
+             */
+            p->stale = true;
         }
     }
-    if (!any) {
-        return 0;
-    }
-    ret = dbf_pair_write(t, i);
-    if (ret < 0) {
-        dbf_pair_restore(t, i, before);
-    }
-    return ret;
+    return p->stale ? dbf_pair_write(t, i) : 0;
 }
 
 int coroutine_fn dbf_intent_retire(DBFIntent *t)

@@ -90,7 +90,7 @@ void dbf_intent_snapshot(DBFIntent *t, DBFTouched *touched, void *opaque);
  *
  * To be called when all of it is in the file.  Extents that were written to
  * since, or are being written to, stay.  Returns 0 or the negative errno of a
- * request; then more intents stay than must.
+ * request; then some may stay in the file until the next time.
  */
 int coroutine_fn dbf_intent_retire(DBFIntent *t);
 
