@@ -5,9 +5,9 @@ The demo's guest, with a virtio and an NVMe disk whose data nobody keeps, and
 one program more.  Linux maps and unmaps a buffer for each read: in strict
 mode each read also costs an invalidation.
 
-How fast a guest is differs by a third from one boot to the next, whatever the
-model: both are booted anew for each pair of figures, in turns first, and the
-ratio is given with its range.
+How fast a guest is differs much from one boot to the next, with either model:
+both are booted anew for each pair of figures, in turns first, and the ratio is
+given with its range.
 
 The disks have no iothread: with one, guests on QEMU's own model die often, of
 translations that were stale or of a fault outside the big lock.  Even so one
@@ -132,16 +132,18 @@ def _measure_mode(binaries, boot, mode, logs, say):
             for i in range(BOOTS)]
 
 
+def _median(boots, key):
+    figures = [reads[key] for reads in boots if key in reads]
+    return f'{statistics.median(figures):.0f}' if figures else 'stalls'
+
+
 def _rows(mode, boots):
     """Mode and disk, reads per second of each binary, and their ratio"""
     for title, disk in DISKS.items():
-        def median(name):
-            figures = [reads[disk, name] for reads in boots
-                       if (disk, name) in reads]
-            return f'{statistics.median(figures):.0f}' if figures else 'stalls'
         ratios = [reads[disk, 'ours'] / reads[disk, 'stock']
                   for reads in boots if (disk, 'stock') in reads]
-        yield [f'{title}, {mode}', median('stock'), median('ours'),
+        yield [f'{title}, {mode}', _median(boots, (disk, 'stock')),
+               _median(boots, (disk, 'ours')),
                f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to '
                f'{max(ratios):.2f})' if ratios else '-']
 

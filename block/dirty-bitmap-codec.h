@@ -24,7 +24,6 @@
 #define DBF_FIRST_BLOCK         (DBF_HEADERS * DBF_BLOCK)
 /* Nothing in the file is at or beyond this offset */
 #define DBF_MAX_FILE            (1ULL << 32)
-#define DBF_MAX_BLOCKS          (DBF_MAX_FILE / DBF_BLOCK)
 #define DBF_VERSION             1U
 
 /* What a page or a table holds */

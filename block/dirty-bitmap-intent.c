@@ -191,27 +191,12 @@ static int coroutine_fn dbf_intent_flush(DBFIntent *t)
     return ret;
 }
 
-/* The bits of @longs as the file has them */
-static void dbf_bits_to_file(const unsigned long *longs, uint8_t *bits)
-{
-    for (unsigned i = 0; i < PAIR_LONGS; i++) {
-        stn_le_p(bits + i * sizeof(long), sizeof(long), longs[i]);
-    }
-}
-
-static void dbf_bits_from_file(const uint8_t *bits, unsigned long *longs)
-{
-    for (unsigned i = 0; i < PAIR_LONGS; i++) {
-        longs[i] = ldn_le_p(bits + i * sizeof(long), sizeof(long));
-    }
-}
-
 static int coroutine_mixed_fn dbf_slot_write(DBFIntent *t, uint64_t area,
                                              unsigned i, unsigned slot,
                                              const unsigned long *longs)
 {
-    g_autofree uint8_t *bits = g_malloc(DBF_INTENT_BYTES);
     QEMU_AUTO_VFREE uint8_t *block = qemu_memalign(DBF_BLOCK, DBF_BLOCK);
+    unsigned long bits[PAIR_LONGS];
     uint64_t offset = dbf_slot_offset(area, i, slot);
 
     /*
@@ -219,8 +204,8 @@ static int coroutine_mixed_fn dbf_slot_write(DBFIntent *t, uint64_t area,
      * must not pass for those of the next.
      */
     t->pairs[i]->sequence++;
-    dbf_bits_to_file(longs, bits);
-    dbf_intent_encode(bits, i, t->pairs[i]->sequence, offset, block);
+    bitmap_to_le(bits, longs, DBF_INTENT_BITS);
+    dbf_intent_encode((uint8_t *)bits, i, t->pairs[i]->sequence, offset, block);
     return t->io->pwrite(t->io->opaque, offset, block, DBF_BLOCK);
 }
 
@@ -291,7 +276,7 @@ static void dbf_pair_take(DBFIntent *t, unsigned i, const uint8_t *blocks)
 {
     DBFPair *p = t->pairs[i];
     unsigned extents = dbf_pair_extents(t, i);
-    g_autofree uint8_t *bits = g_malloc(2 * DBF_INTENT_BYTES);
+    unsigned long bits[2][PAIR_LONGS];
     uint64_t sequence[2];
     DBFSlot slot[2];
     int choice;
@@ -299,18 +284,21 @@ static void dbf_pair_take(DBFIntent *t, unsigned i, const uint8_t *blocks)
     for (unsigned n = 0; n < 2; n++) {
         slot[n] = dbf_intent_decode(blocks + n * DBF_BLOCK, i,
                                     dbf_slot_offset(t->area, i, n),
-                                    bits + n * DBF_INTENT_BYTES, &sequence[n]);
+                                    (uint8_t *)bits[n], &sequence[n]);
     }
     choice = dbf_intent_choose(slot, sequence);
     p->sequence = MAX(sequence[0], sequence[1]);
     if (choice < 0) {
-        /* As long as one of them is damaged, neither counts */
+        /*
+         * Neither counts while one is damaged.  What is damaged comes last:
+         * torn, it would leave it to the other one, which may be old.
+         */
         p->unhealed = 2;
-        p->slot = 0;
+        p->slot = slot[1] != DBF_SLOT_DAMAGED;
         bitmap_set(p->want, 0, extents);
     } else {
         p->slot = !choice;
-        dbf_bits_from_file(bits + choice * DBF_INTENT_BYTES, p->want);
+        bitmap_from_le(p->want, bits[choice], DBF_INTENT_BITS);
         bitmap_clear(p->want, extents, DBF_INTENT_BITS - extents);
     }
 }
@@ -344,25 +332,38 @@ int coroutine_mixed_fn dbf_intent_load(DBFIntent *t, bool keep)
     return 0;
 }
 
-int coroutine_mixed_fn dbf_intent_heal(DBFIntent *t)
+/* Write a slot of each pair that has @unhealed of them to be written */
+static int coroutine_mixed_fn dbf_intent_heal_slots(DBFIntent *t,
+                                                    unsigned unhealed)
 {
-    if (t->suspended) {
-        return 0;
-    }
+    bool any = false;
+
     for (unsigned i = 0; i < t->n_pairs; i++) {
         DBFPair *p = t->pairs[i];
+        int ret;
 
-        while (p->unhealed > 0) {
-            int ret = dbf_slot_write(t, t->area, i, p->slot, p->want);
-
-            if (ret < 0) {
-                return ret;
-            }
-            p->slot ^= 1;
-            p->unhealed--;
+        if (p->unhealed != unhealed) {
+            continue;
         }
+        ret = dbf_slot_write(t, t->area, i, p->slot, p->want);
+        if (ret < 0) {
+            return ret;
+        }
+        p->slot ^= 1;
+        p->unhealed--;
+        any = true;
     }
-    return 0;
+    return any ? t->io->flush(t->io->opaque) : 0;
+}
+
+int coroutine_mixed_fn dbf_intent_heal(DBFIntent *t)
+{
+    int ret = 0;
+
+    for (unsigned unhealed = 2; unhealed > 0 && ret == 0; unhealed--) {
+        ret = t->suspended ? 0 : dbf_intent_heal_slots(t, unhealed);
+    }
+    return ret;
 }
 
 /* --- writes --- */

@@ -40,7 +40,9 @@ int coroutine_mixed_fn dbf_intent_load(DBFIntent *t, bool keep);
  * dbf_intent_heal: make the area say what there is
  *
  * To be called after dbf_intent_load(), before the first use, if the file is
- * going to be written to; the caller flushes.
+ * going to be written to.  When it has returned 0, that is on stable storage.
+ * After an error, the negative errno of a request, @t is of no use; a crash at
+ * any point loses no intent that was kept.
  */
 int coroutine_mixed_fn dbf_intent_heal(DBFIntent *t);
 

@@ -18,6 +18,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
 sys.path.insert(0, os.path.join(TOP, 'scripts'))
 sys.dont_write_bytecode = True
 
+import tap                                                  # noqa: E402
 from serieslib import aptget, base, export, maintainers, say, suites, work  # noqa: E402,E501
 
 GIT = ['git', '-c', 'user.name=t', '-c', 'user.email=t@localhost',
@@ -497,41 +498,5 @@ class Identity(unittest.TestCase):
         self.assertEqual(export.identity(' A B <a@b> '), ('A B', 'a@b'))
 
 
-class Tap(unittest.TextTestResult):
-    """One line for each test, as meson reads it."""
-
-    number = 0
-
-    def _line(self, word, test, more=''):
-        Tap.number += 1
-        print(f'{word} {Tap.number} {test.id().partition(".")[2]}{more}',
-              flush=True)
-
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        self._line('ok', test)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self._line('not ok', test)
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self._line('not ok', test)
-
-    def addSkip(self, test, reason):
-        super().addSkip(test, reason)
-        self._line('ok', test, f' # SKIP {reason}')
-
-
-def main():
-    tests = unittest.defaultTestLoader.loadTestsFromModule(
-        sys.modules['__main__'])
-    print(f'1..{tests.countTestCases()}', flush=True)
-    result = unittest.TextTestRunner(stream=sys.stderr, verbosity=0,
-                                     resultclass=Tap).run(tests)
-    return 0 if result.wasSuccessful() else 1
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(tap.main())

@@ -36,7 +36,7 @@ typedef QTAILQ_HEAD(DiskRequests, DiskRequest) DiskRequests;
 
 typedef struct Disk {
     DBFIO io;
-    uint64_t random;
+    GRand *random;
     uint64_t step;
     uint64_t length;
     /* What has been flushed, and what a reader sees now */
@@ -52,13 +52,9 @@ typedef struct Disk {
     unsigned requests, flushes;
 } Disk;
 
-/* xorshift64*: the same sequence on every host */
 static inline uint32_t disk_draw(Disk *d, uint32_t below)
 {
-    d->random ^= d->random >> 12;
-    d->random ^= d->random << 25;
-    d->random ^= d->random >> 27;
-    return ((d->random * 0x2545f4914f6cdd1dULL) >> 32) % below;
+    return g_rand_int_range(d->random, 0, below);
 }
 
 /* Some of the sectors of @r, or all of them */
@@ -218,7 +214,7 @@ static inline int coroutine_mixed_fn disk_truncate(void *opaque,
     return 0;
 }
 
-static inline Disk *disk_new(uint64_t seed)
+static inline Disk *disk_new(uint32_t seed)
 {
     Disk *d = g_new0(Disk, 1);
 
@@ -226,7 +222,7 @@ static inline Disk *disk_new(uint64_t seed)
         .pread = disk_pread, .pwrite = disk_pwrite, .flush = disk_flush,
         .length = disk_length, .truncate = disk_truncate, .opaque = d,
     };
-    d->random = seed * 2 + 1;
+    d->random = g_rand_new_with_seed(seed);
     d->fail_in = -1;
     d->stable = g_malloc0(DISK_MAX);
     d->now = g_malloc0(DISK_MAX);
@@ -244,6 +240,7 @@ static inline void disk_free(Disk *d)
     QTAILQ_FOREACH_SAFE(r, &d->unflushed, next, next) {
         disk_request_free(r);
     }
+    g_rand_free(d->random);
     g_free(d->stable);
     g_free(d->now);
     g_free(d);
@@ -251,7 +248,7 @@ static inline void disk_free(Disk *d)
 
 static inline Disk *disk_copy(Disk *d, const uint8_t *content)
 {
-    Disk *copy = disk_new(disk_draw(d, UINT32_MAX));
+    Disk *copy = disk_new(g_rand_int(d->random));
 
     copy->length = d->length;
     memcpy(copy->now, content, d->length);

@@ -75,16 +75,23 @@ typedef struct Simple {
     bool done;
 } Simple;
 
-static void simple_run(CoroutineEntry *entry, DBFMode mode)
+typedef struct SimpleCase {
+    const char *path;
+    CoroutineEntry *entry;
+    DBFMode mode;
+} SimpleCase;
+
+static void test_simple(const void *opaque)
 {
+    const SimpleCase *c = opaque;
     Simple s = { .d = disk_new(1), .h = some_header(EXTENTS) };
     Coroutine *co;
 
     area_init(s.d, &s.h);
-    s.t = dbf_intent_new(&s.d->io, &s.h, mode);
+    s.t = dbf_intent_new(&s.d->io, &s.h, c->mode);
     g_assert_cmpint(dbf_intent_load(s.t, true), ==, 0);
     g_assert_cmpint(dbf_intent_heal(s.t), ==, 0);
-    co = qemu_coroutine_create(entry, &s);
+    co = qemu_coroutine_create(c->entry, &s);
     qemu_coroutine_enter(co);
     while (disk_step(s.d)) {
         /* on and on */
@@ -139,11 +146,6 @@ static void coroutine_fn life(void *opaque)
     s->done = true;
 }
 
-static void test_life(void)
-{
-    simple_run(life, DBF_MODE_PROCESS);
-}
-
 /* Off: the same, but nothing is written */
 static void coroutine_fn off(void *opaque)
 {
@@ -164,11 +166,6 @@ static void coroutine_fn off(void *opaque)
     s->done = true;
 }
 
-static void test_off(void)
-{
-    simple_run(off, DBF_MODE_OFF);
-}
-
 /* A write that crosses pairs, and the last extent that can be */
 static void coroutine_fn pairs(void *opaque)
 {
@@ -183,11 +180,6 @@ static void coroutine_fn pairs(void *opaque)
     dbf_intent_end(s->t, 0, s->h.disk_size);
     dbf_intent_end(s->t, border - EXTENT - 1, 2 * EXTENT);
     s->done = true;
-}
-
-static void test_pairs(void)
-{
-    simple_run(pairs, DBF_MODE_POWER);
 }
 
 /* A write to the file that fails: so does begin, and the next one may not */
@@ -225,11 +217,6 @@ static void coroutine_fn failure(void *opaque)
     s->done = true;
 }
 
-static void test_failure(void)
-{
-    simple_run(failure, DBF_MODE_PROCESS);
-}
-
 /* A flush that fails: no promise holds any more, now or later */
 static void coroutine_fn failed_flush(void *opaque)
 {
@@ -248,16 +235,12 @@ static void coroutine_fn failed_flush(void *opaque)
     s->done = true;
 }
 
-static void test_failed_flush(void)
-{
-    simple_run(failed_flush, DBF_MODE_POWER);
-}
-
 /* What was not recorded is recorded afterwards, what has gone is not */
 static void coroutine_fn suspend(void *opaque)
 {
     Simple *s = opaque;
     g_autofree unsigned long *touched = bitmap_new(MAX_EXTENTS);
+    g_autofree unsigned long *found = NULL;
     unsigned requests;
 
     g_assert_cmpint(dbf_intent_begin(s->t, 7 * EXTENT, 1), ==, 0);
@@ -274,21 +257,14 @@ static void coroutine_fn suspend(void *opaque)
     g_assert_cmpint(dbf_intent_resume(s->t), ==, -EIO);
     g_assert_cmpint(dbf_intent_begin(s->t, 6 * EXTENT, 1), ==, 0);
     g_assert_cmpint(dbf_intent_resume(s->t), ==, 0);
-    bitmap_zero(touched, EXTENTS);
-    g_free(touched);
-    touched = intents_of(s->d, &s->h);
-    g_assert_cmpuint(bitmap_count_one(touched, EXTENTS), ==, 3);
-    g_assert_true(test_bit(5, touched) && test_bit(6, touched) &&
-                  test_bit(EXTENTS - 1, touched));
+    found = intents_of(s->d, &s->h);
+    g_assert_cmpuint(bitmap_count_one(found, EXTENTS), ==, 3);
+    g_assert_true(test_bit(5, found) && test_bit(6, found) &&
+                  test_bit(EXTENTS - 1, found));
     dbf_intent_end(s->t, 5 * EXTENT, 1);
     dbf_intent_end(s->t, 6 * EXTENT, 1);
     dbf_intent_end(s->t, (EXTENTS - 1) * EXTENT, 1);
     s->done = true;
-}
-
-static void test_suspend(void)
-{
-    simple_run(suspend, DBF_MODE_PROCESS);
 }
 
 /* --- another size, another area --- */
@@ -353,11 +329,6 @@ static void coroutine_fn move(void *opaque)
     s->done = true;
 }
 
-static void test_move(void)
-{
-    simple_run(move, DBF_MODE_PROCESS);
-}
-
 /* --- what is in the file at opening --- */
 
 static void put_slot(Disk *d, unsigned slot, unsigned extent,
@@ -372,7 +343,7 @@ static void put_slot(Disk *d, unsigned slot, unsigned extent,
     d->io.pwrite(d, AREA + slot * DBF_BLOCK, block, DBF_BLOCK);
 }
 
-static void test_damage(void)
+static void test_old_intents(void)
 {
     Disk *d = disk_new(1);
     DBFHeader h = some_header(500);
@@ -383,30 +354,6 @@ static void test_damage(void)
     /* Not of this disk */
     put_slot(d, 0, 500, 7);
     g_assert_cmpuint(count_intents(d, &h), ==, 0);
-
-    /* Whichever is damaged, all of the pair count; and none, once healed */
-    for (unsigned slot = 0; slot < 2; slot++) {
-        for (unsigned keep = 0; keep < 2; keep++) {
-            DBFIntent *t;
-
-            d->now[AREA + slot * DBF_BLOCK + 1000] ^= 4;
-            g_assert_cmpuint(count_intents(d, &h), ==, 500);
-            t = dbf_intent_new(&d->io, &h, DBF_MODE_POWER);
-            g_assert_cmpint(dbf_intent_load(t, keep), ==, 0);
-            g_assert_cmpuint(dbf_intent_count(t), ==, keep ? 500 : 0);
-            for (unsigned n = 0; n < 2; n++) {
-                uint64_t count;
-
-                d->fail_in = n;
-                g_assert_cmpint(dbf_intent_heal(t), ==, -EIO);
-                count = count_intents(d, &h);
-                g_assert_true(count == 500 || (!keep && count == 0));
-            }
-            g_assert_cmpint(dbf_intent_heal(t), ==, 0);
-            g_assert_cmpuint(count_intents(d, &h), ==, keep ? 500 : 0);
-            dbf_intent_free(t);
-        }
-    }
 
     /* Intents that do not count any more are taken out of the file */
     for (unsigned n = 0; n < 2; n++) {
@@ -420,6 +367,63 @@ static void test_damage(void)
         dbf_intent_free(t);
     }
     disk_free(d);
+}
+
+static int load_and_heal(Disk *d, const DBFHeader *h, bool keep)
+{
+    DBFIntent *t = dbf_intent_new(&d->io, h, DBF_MODE_POWER);
+    int ret;
+
+    g_assert_cmpint(dbf_intent_load(t, keep), ==, 0);
+    g_assert_cmpuint(dbf_intent_count(t), ==, keep ? 500 : 0);
+    ret = dbf_intent_heal(t);
+    dbf_intent_free(t);
+    return ret;
+}
+
+/*
+ * Whichever slots are damaged, all extents have intents, until they do not
+ * count any more: also after a power cut at each step of the healing.
+ */
+static void test_heal(void)
+{
+    /* Reading, then both slots are written, with a flush behind each */
+    enum { REQUESTS = 5 };
+    DBFHeader h = some_header(500);
+
+    for (unsigned damage = 1; damage < 4; damage++) {
+        for (unsigned keep = 0; keep < 2; keep++) {
+            for (unsigned n = 1; n < 200; n++) {
+                unsigned at = 1 + n % REQUESTS;
+                Disk *d = disk_new(n), *after;
+                uint64_t count;
+
+                area_init(d, &h);
+                for (unsigned slot = 0; slot < 2; slot++) {
+                    unsigned byte = disk_draw(d, DBF_BLOCK);
+
+                    if (damage & (1 << slot)) {
+                        d->now[AREA + slot * DBF_BLOCK + byte] ^= 4;
+                    }
+                }
+                memcpy(d->stable, d->now, d->length);
+                g_assert_cmpuint(count_intents(d, &h), ==, 500);
+                d->fail_in = at;
+                g_assert_cmpint(load_and_heal(d, &h, keep), ==,
+                                at < REQUESTS ? -EIO : 0);
+                d->fail_in = -1;
+                after = disk_power_cut(d);
+                count = count_intents(after, &h);
+                if (at < REQUESTS) {
+                    g_assert_true(count == 500 || (!keep && count == 0));
+                } else {
+                    g_assert_cmpuint(count, ==, keep ? 500 : 0);
+                }
+                disk_free(after);
+                disk_free(d);
+            }
+        }
+    }
 }
 
 static void test_read_error(void)
@@ -551,7 +555,7 @@ static void model_step(Model *m)
     }
 }
 
-static void model_run(DBFMode mode, uint64_t seed, bool failures)
+static void model_run(DBFMode mode, uint32_t seed, bool failures)
 {
     Model *m = g_new0(Model, 1);
 
@@ -588,56 +592,51 @@ static void model_run(DBFMode mode, uint64_t seed, bool failures)
     g_free(m);
 }
 
-static unsigned rounds(void)
-{
-    return g_test_slow() ? 2000 : 40;
-}
+typedef struct ModelCase {
+    const char *path;
+    DBFMode mode;
+    bool failures;
+} ModelCase;
 
-static void test_kill(void)
+static void test_model(const void *opaque)
 {
-    for (unsigned seed = 1; seed <= rounds(); seed++) {
-        model_run(DBF_MODE_PROCESS, seed, false);
+    const ModelCase *c = opaque;
+    unsigned rounds = g_test_slow() ? 2000 : 40;
+
+    for (unsigned seed = 1; seed <= rounds; seed++) {
+        model_run(c->mode, seed, c->failures);
     }
 }
 
-static void test_power_cut(void)
-{
-    for (unsigned seed = 1; seed <= rounds(); seed++) {
-        model_run(DBF_MODE_POWER, seed, false);
-    }
-}
-
-static void test_kill_with_errors(void)
-{
-    for (unsigned seed = 1; seed <= rounds(); seed++) {
-        model_run(DBF_MODE_PROCESS, seed, true);
-    }
-}
-
-static void test_power_cut_with_errors(void)
-{
-    for (unsigned seed = 1; seed <= rounds(); seed++) {
-        model_run(DBF_MODE_POWER, seed, true);
-    }
-}
+#define PATH "/dirty-bitmap/intent/"
 
 int main(int argc, char **argv)
 {
+    static const SimpleCase simple[] = {
+        { PATH "life", life, DBF_MODE_PROCESS },
+        { PATH "off", off, DBF_MODE_OFF },
+        { PATH "pairs", pairs, DBF_MODE_POWER },
+        { PATH "failure", failure, DBF_MODE_PROCESS },
+        { PATH "failed-flush", failed_flush, DBF_MODE_POWER },
+        { PATH "suspend", suspend, DBF_MODE_PROCESS },
+        { PATH "move", move, DBF_MODE_PROCESS },
+    };
+    static const ModelCase model[] = {
+        { PATH "kill", DBF_MODE_PROCESS, false },
+        { PATH "power-cut", DBF_MODE_POWER, false },
+        { PATH "kill-with-errors", DBF_MODE_PROCESS, true },
+        { PATH "power-cut-with-errors", DBF_MODE_POWER, true },
+    };
+
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/dirty-bitmap/intent/life", test_life);
-    g_test_add_func("/dirty-bitmap/intent/off", test_off);
-    g_test_add_func("/dirty-bitmap/intent/pairs", test_pairs);
-    g_test_add_func("/dirty-bitmap/intent/failure", test_failure);
-    g_test_add_func("/dirty-bitmap/intent/failed-flush", test_failed_flush);
-    g_test_add_func("/dirty-bitmap/intent/suspend", test_suspend);
-    g_test_add_func("/dirty-bitmap/intent/move", test_move);
-    g_test_add_func("/dirty-bitmap/intent/damage", test_damage);
-    g_test_add_func("/dirty-bitmap/intent/read-error", test_read_error);
-    g_test_add_func("/dirty-bitmap/intent/kill", test_kill);
-    g_test_add_func("/dirty-bitmap/intent/power-cut", test_power_cut);
-    g_test_add_func("/dirty-bitmap/intent/kill-with-errors",
-                    test_kill_with_errors);
-    g_test_add_func("/dirty-bitmap/intent/power-cut-with-errors",
-                    test_power_cut_with_errors);
+    for (unsigned i = 0; i < ARRAY_SIZE(simple); i++) {
+        g_test_add_data_func(simple[i].path, &simple[i], test_simple);
+    }
+    g_test_add_func(PATH "old-intents", test_old_intents);
+    g_test_add_func(PATH "heal", test_heal);
+    g_test_add_func(PATH "read-error", test_read_error);
+    for (unsigned i = 0; i < ARRAY_SIZE(model); i++) {
+        g_test_add_data_func(model[i].path, &model[i], test_model);
+    }
     return g_test_run();
 }

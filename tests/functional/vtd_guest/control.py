@@ -23,11 +23,12 @@ HARMLESS = [
     # so a disk that is busy may complete a request in between.
     rb'WARNING: [^\n]* ata_qc_complete\+',
 ]
-# One "cut here" block that begins with one of these, whole or as far as it is
-WARNING = re.compile(rb'-+\[ cut here \]-+(?:(?!\[ cut here \]).){0,400}?'
-                     rb'(?:' + rb'|'.join(HARMLESS) + rb')'
-                     rb'(?:(?!\[ cut here \]).)*?'
-                     rb'(?:-+\[ end trace|\Z)', re.DOTALL)
+# One "cut here" block that begins with one of these, whole or as far as it is,
+# and with nothing worse in it
+INSIDE = rb'(?:(?!\[ cut here \]|\[ end trace|Kernel panic|Oops: |BUG: ).)'
+WARNING = re.compile(rb'-+\[ cut here \]-+' + INSIDE + rb'{0,400}?'
+                     rb'(?:' + rb'|'.join(HARMLESS) + rb')' + INSIDE + rb'*?'
+                     rb'(?:\[ end trace|\Z)', re.DOTALL)
 # What Linux says of a DMA or an interrupt that the unit has refused
 FAULT = re.compile(r'DMAR: \[|handling fault|INTR-REMAP.*fault|'
                    r'DMAR:.*[Ii]nvalidation.*(?:[Ee]rror|time)|'
