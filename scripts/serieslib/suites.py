@@ -9,6 +9,7 @@ left no result has failed too.
 
 import json
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -25,6 +26,15 @@ LONG = 'long'
 HEARTBEAT = 60
 
 GOOD = ('OK', 'EXPECTEDFAIL')
+
+# The line of a failed program's output that says why: Python's exceptions,
+# GLib's assertions, the sanitizers
+REASON = re.compile(r'^(?:# *|not ok .* - )?((?:\w+\.)*\w*(?:Error|Failure): .*'
+                    r'|ERROR:.*|.*: runtime error: .*|==\d+==ERROR: .*)',
+                    re.MULTILINE)
+# So many of them, and so much of each, are repeated at the end of a run.
+REASONS = 3
+REASON_LENGTH = 200
 
 
 # The list of tests ----------------------------------------------------------
@@ -156,17 +166,25 @@ def _plain(name):
 
 
 def _programs(logs):
-    """{test: result} of the programs that ran."""
+    """{test: what meson recorded of it} of the programs that ran."""
     results = {}
     try:
         with open(os.path.join(logs, 'testlog.json'),
                   encoding='utf-8') as file:
             for line in file:
                 test = json.loads(line)
-                results[_plain(test['name'])] = test['result']
+                results[_plain(test['name'])] = test
     except (OSError, ValueError) as err:
         say.warn(f'no results of a test run: {err}')
     return results
+
+
+def _reasons(test):
+    """Why the recorded program failed, in its own words."""
+    output = test.get('stdout', '') + '\n' + test.get('stderr', '')
+    found = dict.fromkeys(match.group(1)[:REASON_LENGTH]
+                          for match in REASON.finditer(output))
+    return list(found)[:REASONS]
 
 
 def _subtests(logs):
@@ -193,35 +211,39 @@ def _subtests(logs):
 
 
 def count(logs, chosen):
-    """({"passed": n, ...}, names of what failed)"""
+    """({"passed": n, ...}, [(name of what failed, reasons)])"""
     programs, subtests = _programs(logs), _subtests(logs)
     counts = dict(passed=0, failed=0, skipped=0)
     bad = []
     for name in chosen:
-        result = programs.get(name, 'did not run')
+        test = programs.get(name, {'result': 'did not run'})
+        result = test['result']
         parts = subtests.get(name, [])
         for _, outcome in parts:
             counts[outcome] += 1
         failed = [f'{name}: {part}' for part, outcome in parts
                   if outcome == 'failed']
-        bad += failed
         if result in GOOD:
             counts['passed'] += not parts
         elif result == 'SKIP':
             # All of its subtests were skipped, or it had nothing to say.
             if not parts:
                 counts['failed'] += 1
-                bad.append(f'{name}: ran no test')
+                failed.append(f'{name}: ran no test')
         elif not failed:
             counts['failed'] += 1
-            bad.append(f'{name}: {result}')
+            failed.append(f'{name}: {result}')
+        if failed:
+            reasons = _reasons(test)
+            bad += [(part, []) for part in failed[:-1]]
+            bad.append((failed[-1], reasons))
     return counts, bad
 
 
 def report(counts, bad):
     """Print the closing line; returns whether the run was good."""
-    for name in bad:
-        print(f'  failed: {name}')
+    for name, reasons in bad:
+        print('\n    '.join([f'  failed: {name}', *reasons]))
     if counts['passed'] + counts['failed'] == 0:
         print('  no test ran')
     print(f'{counts["passed"]} passed, {counts["failed"]} failed'

@@ -50,7 +50,9 @@ class GuestLog(unittest.TestCase):
             for text in (other, harmless + other, other + harmless,
                          harmless.replace(END, '') + other,
                          line + TRACE, other + line):
-                self.assertEqual(fatal(text)[0], 'Call Trace:', text)
+                self.assertIn(fatal(text)[0],
+                              (OTHER.strip(), line.strip()), text)
+            self.assertEqual(fatal(harmless + other)[0], OTHER.strip())
 
     def test_worse(self):
         for what in ('Kernel panic - not syncing', 'BUG: ', 'Oops: ',
@@ -62,8 +64,10 @@ class GuestLog(unittest.TestCase):
                 self.assertTrue(fatal(CUT + line + TRACE + what))
 
     def test_around(self):
-        said, around = fatal('a' * 5000 + 'BUG: here' + 'b' * 5000)
-        self.assertEqual(said, 'BUG: ')
+        said, around = fatal('a' * 5000 + '\nBUG: here\n' + 'b' * 5000)
+        self.assertEqual(said, 'BUG: here')
+        self.assertEqual(fatal('x\nCall Trace:\ny')[0], 'Call Trace:')
+        self.assertEqual(fatal('x\nBUG: end')[0], 'BUG: end')
         self.assertTrue(around.startswith('aaa') and 'BUG: here' in around)
         self.assertLess(len(around), 5000)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of scripts/series on a base of a few files, with TAP output."""
 
+import json
 import os
 import re
 import shutil
@@ -477,7 +478,28 @@ class Count(unittest.TestCase):
     def test_no_log(self):
         with mock.patch.object(say, 'warn'):
             counts, bad = suites.count('/nonexistent', ['a'])
-        self.assertEqual((counts['failed'], bad), (1, ['a: did not run']))
+        self.assertEqual((counts['failed'], bad),
+                         (1, [('a: did not run', [])]))
+
+    def test_reasons(self):
+        for output, reasons in (
+                ('Traceback:\nx.y.GuestFailure: panic\nmore\n',
+                 ['x.y.GuestFailure: panic']),
+                ('not ok /a - ERROR:../a.c:1: failed\nBail out!',
+                 ['ERROR:../a.c:1: failed']),
+                ('# AssertionError: 1 != 2\n' * 2, ['AssertionError: 1 != 2']),
+                ('a.c:1:2: runtime error: shift\n==7==ERROR: AddressSanitizer',
+                 ['a.c:1:2: runtime error: shift',
+                  '==7==ERROR: AddressSanitizer']),
+                ('E: no\nok 1 - an Error: in a name\n', []),
+                ('ERROR:' + 'x' * 999, ['ERROR:' + 'x' * 194]),
+                ('\n'.join(f'ERROR:{n}' for n in range(9)),
+                 ['ERROR:0', 'ERROR:1', 'ERROR:2'])):
+            with self.subTest(output), tempfile.TemporaryDirectory() as logs:
+                write(logs, {'testlog.json': json.dumps(
+                    {'name': 'p:s / a', 'result': 'FAIL', 'stderr': output})})
+                self.assertEqual(suites.count(logs, ['a'])[1],
+                                 [('a: FAIL', reasons)])
 
     def test_wrong_words(self):
         tests = {'a': {'s'}, 'b': {'s', 'long'}, 'c': {'t'}}

@@ -11,9 +11,12 @@ import time
 
 # A kernel that says one of these has not survived what it was asked to do.
 # (Linux says "INFO: task ... blocked" for a lost interrupt or request.)
-FATAL = re.compile(rb'Kernel panic - not syncing|Oops: |BUG: |Call Trace:|'
-                   rb'INFO: task .* blocked for more than|'
-                   rb'rcu_\w+ detected stalls|soft lockup')
+NAMED = (rb'Kernel panic - not syncing|Oops: |BUG: |'
+         rb'INFO: task .* blocked for more than|'
+         rb'rcu_\w+ detected stalls|soft lockup')
+FATAL = re.compile(NAMED + rb'|Call Trace:')
+# What the line with the reason contains, which may be above the call trace
+REASON = re.compile(NAMED + rb'|WARNING: ')
 # Warnings that are the kernel's own, and no sign of what is tested here
 HARMLESS = [
     # Linux 6.1 flushes what VFIO has unmapped, first stage, in pieces that
@@ -38,16 +41,20 @@ FAULT = re.compile(r'DMAR: \[|handling fault|INTR-REMAP.*fault|'
 def find_fatal(text):
     """
     Where the bytes @text of a kernel's log tell of its end, with what is
-    harmless left out; None if nowhere.
+    harmless left out: (the line that says why, those around it); None if
+    nowhere.
     """
-    text = WARNING.sub(b'', text)
+    text = WARNING.sub(b'', text.replace(b'\r', b''))
     match = FATAL.search(text)
     if not match:
         return None
     # The lines before say what it is, those after it who did it
     start = max(0, match.start() - 1500)
-    lines = text[start:match.end() + 2500].decode('utf-8', 'replace')
-    return match.group().decode(), lines.replace('\r', '')
+    line_end = (text + b'\n').index(b'\n', match.end())
+    before = text[start:line_end].split(b'\n')
+    reason = next(filter(REASON.search, reversed(before)), before[-1])
+    around = text[start:match.end() + 2500]
+    return tuple(part.decode('utf-8', 'replace') for part in (reason, around))
 
 
 class GuestFailure(Exception):
