@@ -155,7 +155,7 @@ def _steps(facts):
 def vfio_works(machine, table):
     guest = machine.control
     before = len(fault_lines(guest.log_text()))
-    facts = guest.facts('vfio_check', 90)
+    facts = guest.facts('vfio_check', 180)
     steps = _steps(facts)
     bad = [value for value in steps.values() if not value.endswith(' ok')]
 
@@ -167,7 +167,7 @@ def vfio_works(machine, table):
               bad[0] if bad else f'{device}: DMA both ways across a page '
               'boundary, data equal, done by interrupt',
               passed('map', 'interrupt', 'copy', 'bounds'))
-    new = fault_lines(guest.run('sleep 0.5; dmesg | tail -n 60'))
+    new = fault_lines(guest.run('dmesg | tail -n 60'))
     faults = [re.sub(r'^\[[^]]*\] ', '', line) for line in new[before:]
               if 'DMAR: [' in line]
     _fault_row(table, 'VFIO: write to a read-only page',

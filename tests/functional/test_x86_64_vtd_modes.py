@@ -41,17 +41,6 @@ class VTDModes(VTDGuestTest):
         self.assert_network_works()
         return guest, int(facts['cap'], 16), disks
 
-    def vfio(self):
-        """A device in user space, in bounds and out of bounds"""
-        facts = self.guest.facts('vfio_check', 90)
-        steps = [value for key, value in facts if key == 'step']
-        for step in steps:
-            self.assertTrue(step.endswith(' ok'), step)
-        self.assertEqual(steps[-1], 'copy-again ok')
-        self.guest.run('sleep 1')
-        self.assert_quiet(faults=VFIO_FAULTS)
-        self.guest.forgive()
-
     def assert_remapped(self, mode):
         line = f'Enabled IRQ remapping in {mode} mode'
         self.assertTrue(line in self.guest.log_text(), f'not logged: {line}')
@@ -80,7 +69,7 @@ class VTDModes(VTDGuestTest):
         _, cap, disks = self.work('intremap=on')
         self.assert_remapped('xapic')
         self.assert_quiet()
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.move_interrupts(disks)
         self.assert_quiet()
 
@@ -89,14 +78,14 @@ class VTDModes(VTDGuestTest):
                               domains='DMA')
         self.assertEqual(self.sagaw_and_mgaw(cap), (0x6, 48))
         self.assert_remapped('xapic')
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.assert_quiet()
 
     def test_57_bits(self):
         _, cap, _ = self.work('intremap=on,aw-bits=57', cpu='max,la57=on')
         self.assertEqual(self.sagaw_and_mgaw(cap), (0xe, 57))
         self.assert_levels(5)
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.assert_quiet()
 
     def test_pass_through_39_bits(self):
@@ -105,7 +94,7 @@ class VTDModes(VTDGuestTest):
         self.assertEqual(self.sagaw_and_mgaw(cap), (0x2, 39))
         self.assert_remapped('xapic')
         # A device in user space gets a domain of its own all the same
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.assert_quiet()
 
     def test_caching_mode(self):
@@ -113,7 +102,7 @@ class VTDModes(VTDGuestTest):
         _, cap, _ = self.work('intremap=on,caching-mode=on', domains='DMA')
         self.assertTrue(cap & 1 << 7, 'CAP.CM')
         self.assert_remapped('xapic')
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.assert_quiet()
 
     def test_x2apic(self):
@@ -136,7 +125,7 @@ class VTDModes(VTDGuestTest):
         kernel = self.need_kernel('QEMU_TEST_VTD_KERNEL2')
         _, _, disks = self.work('intremap=on', kernel=kernel)
         self.assert_remapped('xapic')
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.move_interrupts(disks)
         self.assert_quiet()
 
@@ -145,7 +134,7 @@ class VTDModes(VTDGuestTest):
         self.work('intremap=on,eim=on,aw-bits=48', 'iommu.strict=1',
                   domains='DMA', kernel=kernel, cpu='max,+x2apic')
         self.assert_remapped('x2apic')
-        self.vfio()
+        self.assert_vfio_works(VFIO_FAULTS)
         self.assert_quiet()
 
 

@@ -57,43 +57,32 @@ class VTDScalableGuest(VTDGuestTest):
         self.assert_network_works()
         self.assert_quiet()
 
-    def vfio(self, faults):
-        """A device in user space, in bounds and out of bounds"""
-        facts = self.guest.facts('vfio_check', 90)
-        steps = [value for key, value in facts if key == 'step']
-        for step in steps:
-            self.assertTrue(step.endswith(' ok'), step)
-        self.assertEqual(steps[-1], 'copy-again ok')
-        self.guest.run('sleep 1')
-        self.assert_quiet(faults=faults)
-        self.guest.forgive()
-
     def wide(self, unit, kernel=None, cpu='max,la57=on'):
         """Linux uses 5 levels if the unit has them, whatever the CPU has."""
         self.work(f'{unit},aw-bits=57', kernel=kernel, cpu=cpu)
         self.assert_levels(5)
-        self.vfio(FIRST_FAULTS if unit == FIRST else SECOND_FAULTS)
+        self.assert_vfio_works(FIRST_FAULTS if unit == FIRST else SECOND_FAULTS)
 
 
 class VTDScalable(VTDScalableGuest):
 
     def test_second_stage(self):
         self.work(SECOND)
-        self.vfio(SECOND_FAULTS)
+        self.assert_vfio_works(SECOND_FAULTS)
         self.assert_quiet()
 
     def test_second_stage_caching_mode(self):
         self.work(f'{SECOND},caching-mode=on', domains='DMA')
-        self.vfio(SECOND_FAULTS)
+        self.assert_vfio_works(SECOND_FAULTS)
 
     def test_pass_through(self):
         self.work(SECOND, 'iommu=pt', domains='identity')
         # A device in user space gets a domain of its own all the same
-        self.vfio(SECOND_FAULTS)
+        self.assert_vfio_works(SECOND_FAULTS)
 
     def test_first_stage(self):
         self.work(FIRST)
-        self.vfio(FIRST_FAULTS)
+        self.assert_vfio_works(FIRST_FAULTS)
         self.assert_quiet()
 
     def test_first_stage_57_bits(self):
@@ -101,11 +90,11 @@ class VTDScalable(VTDScalableGuest):
 
     def test_second_kernel_second_stage(self):
         self.work(SECOND, kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
-        self.vfio(SECOND_FAULTS)
+        self.assert_vfio_works(SECOND_FAULTS)
 
     def test_second_kernel_first_stage(self):
         self.work(FIRST, kernel=self.need_kernel('QEMU_TEST_VTD_KERNEL2'))
-        self.vfio(FIRST_FAULTS)
+        self.assert_vfio_works(FIRST_FAULTS)
 
 
 class VTDScalableMigration(migration.VTDMigration):

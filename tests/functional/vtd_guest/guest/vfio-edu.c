@@ -34,6 +34,8 @@
 #define CMD_TO_RAM  2
 #define CMD_IRQ     4
 #define PCI_COMMAND 4
+/* For as long as a busy host may take to let the other CPU run */
+#define PATIENCE_MS 30000
 
 static int container, group, device, irq_fd;
 static volatile uint32_t *regs;     /* volatile: device registers */
@@ -129,20 +131,44 @@ static void dma(uint64_t iova, int to_ram, unsigned count)
     regs[to_ram ? EDU_SRC : EDU_DST] = EDU_BUFFER;
     regs[EDU_COUNT] = count;
     regs[EDU_CMD] = CMD_RUN | CMD_IRQ | (to_ram ? CMD_TO_RAM : 0);
-    if (poll(&event, 1, 5000) != 1 || read(irq_fd, &n, 8) != 8) {
-        step("interrupt", 0, "none within 5 s");
+    if (poll(&event, 1, PATIENCE_MS) != 1 || read(irq_fd, &n, 8) != 8) {
+        step("interrupt", 0, "none within 30 s");
     }
     regs[EDU_IRQ_ACK] = ~0u;
 }
 
+/* Whether the next messages of the kernel's log, as far as it is, have @text */
+static int log_says(int log, const char *text)
+{
+    char message[8192];
+    ssize_t size;
+
+    while ((size = read(log, message, sizeof(message) - 1)) > 0) {
+        message[size] = 0;
+        if (strstr(message, text)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /*
  * A DMA that must be stopped.  A fault may be merged with a pending one of the
- * same device: let Linux deal with the one before first.
+ * same device: let Linux deal with this one before the next.
  */
 static void stopped_dma(uint64_t iova, int to_ram)
 {
-    usleep(300000);
+    int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+    int said = 0;
+
+    lseek(log, 0, SEEK_END);
     dma(iova, to_ram, 64);
+    for (int ms = 0; !said && ms < PATIENCE_MS; ms += 10) {
+        usleep(10000);
+        said = log_says(log, " fault addr ");
+    }
+    close(log);
+    step("reported", said, "Linux reports no fault within 30 s");
 }
 
 static void fill(uint8_t *where, unsigned size, unsigned seed)
