@@ -137,25 +137,29 @@ static bool dbf_area_valid(uint64_t offset, uint64_t blocks)
            offset <= DBF_MAX_FILE - blocks * DBF_BLOCK;
 }
 
-static bool dbf_header_check_disk(const DBFHeader *h, Error **errp)
+bool dbf_disk_check(uint64_t disk_size, unsigned extent_bits, Error **errp)
 {
-    if (h->disk_size > DBF_MAX_DISK || h->disk_size % DBF_SECTOR) {
+    if (disk_size > DBF_MAX_DISK || disk_size % DBF_SECTOR) {
         error_setg(errp, "disk size %" PRIu64 " is not a multiple of %u up to "
-                   "%" PRIu64, h->disk_size, DBF_SECTOR,
-                   (uint64_t)DBF_MAX_DISK);
+                   "%" PRIu64, disk_size, DBF_SECTOR, (uint64_t)DBF_MAX_DISK);
         return false;
     }
-    if (h->extent_bits < DBF_MIN_EXTENT || h->extent_bits > DBF_MAX_EXTENT) {
+    if (extent_bits < DBF_MIN_EXTENT || extent_bits > DBF_MAX_EXTENT) {
         error_setg(errp, "extents of 2^%u bytes: 2^%u to 2^%u are possible",
-                   h->extent_bits, DBF_MIN_EXTENT, DBF_MAX_EXTENT);
+                   extent_bits, DBF_MIN_EXTENT, DBF_MAX_EXTENT);
         return false;
     }
-    if (dbf_extents(h->disk_size, h->extent_bits) > DBF_MAX_EXTENTS) {
+    if (dbf_extents(disk_size, extent_bits) > DBF_MAX_EXTENTS) {
         error_setg(errp, "disk of %" PRIu64 " bytes with extents of 2^%u: at "
-                   "most %llu extents are possible", h->disk_size,
-                   h->extent_bits, DBF_MAX_EXTENTS);
+                   "most %llu extents are possible", disk_size, extent_bits,
+                   DBF_MAX_EXTENTS);
         return false;
     }
+    return true;
+}
+
+static bool dbf_header_check_intents(const DBFHeader *h, Error **errp)
+{
     if (h->intent_pairs < dbf_intent_pairs(h->disk_size, h->extent_bits) ||
         h->intent_pairs > DBF_MAX_PAIRS ||
         !dbf_area_valid(h->intent, 2ULL * h->intent_pairs)) {
@@ -179,6 +183,12 @@ static bool dbf_header_check_directory(const DBFHeader *h, Error **errp)
         error_setg(errp, "directory of %u bytes at 0x%" PRIx64 ": at most %u "
                    "bytes in whole blocks are possible", h->directory_length,
                    h->directory, DBF_MAX_DIRECTORY);
+        return false;
+    }
+    if (h->directory < h->intent + 2ULL * h->intent_pairs * DBF_BLOCK &&
+        h->intent < h->directory + h->directory_length) {
+        error_setg(errp, "directory at 0x%" PRIx64 ": intents are there",
+                   h->directory);
         return false;
     }
     return true;
@@ -205,11 +215,13 @@ bool dbf_header_decode(const uint8_t *block, uint64_t offset,
     }
     dbf_header_take(block, header);
     if (length < H_END || length > B_CRC || header->generation == 0 ||
+        header->generation > DBF_MAX_GENERATION ||
         header->mode >= DBF_MODE__MAX || (header->flags & ~DBF_FLAGS)) {
         error_setg(errp, "the header has an impossible value");
         return false;
     }
-    return dbf_header_check_disk(header, errp) &&
+    return dbf_disk_check(header->disk_size, header->extent_bits, errp) &&
+           dbf_header_check_intents(header, errp) &&
            dbf_header_check_directory(header, errp);
 }
 

@@ -25,6 +25,8 @@
 /* Nothing in the file is at or beyond this offset */
 #define DBF_MAX_FILE            (1ULL << 32)
 #define DBF_VERSION             1U
+/* No writer gets there */
+#define DBF_MAX_GENERATION      INT64_MAX
 
 /* What a page or a table holds */
 #define DBF_PAYLOAD             4072U
@@ -75,7 +77,7 @@ typedef enum DBFMode {
  * @incompatible: features a reader must know; none are defined
  * @compatible: features a reader may ignore
  * @autoclear: features a writer that does not know them clears
- * @generation: of this header; never 0
+ * @generation: of this header: 1 to DBF_MAX_GENERATION
  * @disk_size: of the disk that the bitmaps are for, in bytes
  * @uuid: of the file
  * @flags: DBF_CLEAN, DBF_UNTRUSTED
@@ -178,6 +180,14 @@ static inline uint64_t dbf_intent_pairs(uint64_t disk_size,
     return MAX(1, DIV_ROUND_UP(dbf_extents(disk_size, extent_bits),
                                DBF_INTENT_BITS));
 }
+
+/**
+ * dbf_disk_check: can there be a file for a disk of this size?
+ * @extent_bits: log2 of the bytes that one intent bit is for
+ *
+ * Returns false with @errp set if not.
+ */
+bool dbf_disk_check(uint64_t disk_size, unsigned extent_bits, Error **errp);
 
 /** dbf_header_encode: fill @block, which goes to @offset */
 void dbf_header_encode(const DBFHeader *header, uint64_t offset,

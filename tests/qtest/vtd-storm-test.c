@@ -441,6 +441,7 @@ static void check_works(Storm *s)
     uint64_t status = qvtd_alloc(v, 1);
     QVtdDomain *d;
 
+    g_free(s->e[0]);
     s->e[0] = qvtd_edu(v, SID_A);
     qvtd_assert_no_fault(v);
     qvtd_tables_init(v);
@@ -519,6 +520,7 @@ static void test_queue_feeds_itself(void)
     }
     qvtd_system_reset(s.v);
     check_works(&s);
+    g_free(s.e[0]);
     qvtd_quit(s.v);
 }
 

@@ -135,6 +135,8 @@ static void test_header_bounds(void)
     g_assert_false(HEADER(h.flags = 4));
     g_assert_false(HEADER(h.mode = 3));
     g_assert_false(HEADER(h.generation = 0));
+    g_assert_true(HEADER(h.generation = INT64_MAX));
+    g_assert_false(HEADER(h.generation = 1ULL << 63));
     g_assert_true(HEADER(h.disk_size = 0));
     g_assert_false(HEADER(h.disk_size = 511));
     g_assert_true(HEADER(h.disk_size = 512));
@@ -143,11 +145,14 @@ static void test_header_bounds(void)
     g_assert_true(HEADER(h.disk_size = 9 * 31232 * 0x400000ULL));
     g_assert_false(HEADER(h.disk_size = 9 * 31232 * 0x400000ULL + 512));
     /* 2^24 extents, whatever their size */
-    g_assert_true(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 538));
-    g_assert_false(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 539));
-    g_assert_false(HEADER(h.disk_size = 64 * TiB + 512, h.intent_pairs = 538));
+    g_assert_true(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 538,
+                         h.intent = 0x200000));
+    g_assert_false(HEADER(h.disk_size = 64 * TiB, h.intent_pairs = 539,
+                          h.intent = 0x200000));
+    g_assert_false(HEADER(h.disk_size = 64 * TiB + 512, h.intent_pairs = 538,
+                          h.intent = 0x200000));
     g_assert_true(HEADER(h.disk_size = 128 * TiB, h.intent_pairs = 538,
-                         h.extent_bits = 23));
+                         h.extent_bits = 23, h.intent = 0x200000));
     g_assert_false(HEADER(h.intent_pairs = 0, h.disk_size = 0));
     g_assert_false(HEADER(h.extent_bits = 19));
     g_assert_true(HEADER(h.extent_bits = 40));
@@ -169,6 +174,12 @@ static void test_header_bounds(void)
     g_assert_true(HEADER(h.directory = 0xffffe000));
     g_assert_false(HEADER(h.directory = 0xfffff000));
     g_assert_false(HEADER(h.directory = INT64_MAX - 0xfff));
+    /* 18 blocks of intents, and 2 of the directory */
+    g_assert_true(HEADER(h.intent = 0x100000, h.directory = 0xfe000));
+    g_assert_false(HEADER(h.intent = 0x100000, h.directory = 0xff000));
+    g_assert_false(HEADER(h.intent = 0x100000, h.directory = 0x100000));
+    g_assert_false(HEADER(h.intent = 0x100000, h.directory = 0x111000));
+    g_assert_true(HEADER(h.intent = 0x100000, h.directory = 0x112000));
 }
 
 /* The checksum of a block at offset 0, as the page of the format says */
