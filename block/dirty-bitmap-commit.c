@@ -198,8 +198,6 @@ static void dbf_bitmap_drop(DBFBitmap *b)
 {
     memset(b->pages, 0, b->n_pages * sizeof(DBFRef));
     memset(b->tables, 0, b->n_tables * sizeof(DBFRef));
-    bitmap_zero(b->changed, b->n_pages);
-    bitmap_zero(b->changed_tables, b->n_tables);
 }
 
 static int coroutine_mixed_fn dbf_put_bitmap(DBFWriter *w, DBFBitmap *b)

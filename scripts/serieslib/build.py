@@ -30,12 +30,14 @@ OPTIONS = '''
 
 EMULATOR = ['qemu-system-x86_64']
 TOOLS = ['qemu-img', 'qemu-io']
+# iotests ask for them
+SERVERS = ['qemu-nbd', 'storage-daemon/qemu-storage-daemon']
 # QEMU's own test programs that "make check" runs on our unit.
 STOCK_TESTS = ['tests/qtest/intel-iommu-test', 'tests/qtest/bios-tables-test',
                'tests/qtest/q35-test']
 
 KINDS = {
-    'default': Kind('ours', [], EMULATOR + TOOLS, True),
+    'default': Kind('ours', [], EMULATOR + TOOLS + SERVERS, True),
     # Little optimised and without line numbers: it compiles twice as fast.
     'asan': Kind('ours', ['--enable-asan', '--enable-ubsan', '-Doptimization=1',
                           '-Ddebug=false'], EMULATOR, True),
@@ -53,6 +55,13 @@ def program_of(path):
     match = re.fullmatch(r'tests/(qtest/[\w-]+-test|unit/test-[\w-]+)\.c',
                          path)
     return f'tests/{match.group(1)}' if match else None
+
+
+def iotests(series):
+    """Names of the iotests that the commits add."""
+    folder = 'tests/qemu-iotests/tests/'
+    return [path[len(folder):] for commit in series for path in commit.adds
+            if path.startswith(folder) and '.' not in path]
 
 
 def test_programs(series):

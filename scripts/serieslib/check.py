@@ -66,17 +66,25 @@ def check_roundtrip():
     return []
 
 
-def _run_test(obj, program):
+def _run_test(obj, name, command, cwd):
     env = build.environment()
     emulator = os.path.join(obj, 'qemu-system-x86_64')
     env.update(QTEST_QEMU_BINARY=emulator,
                QTEST_QEMU_IMG=os.path.join(obj, 'qemu-img'))
-    path = work.log('each-' + os.path.basename(program))
+    path = work.log('each-' + os.path.basename(name))
     with open(path, 'wb') as log:
-        done = subprocess.run([os.path.join(obj, program), '--tap', '-k'],
-                              cwd=obj, env=env, stdout=log,
+        done = subprocess.run(command, cwd=cwd, env=env, stdout=log,
                               stderr=subprocess.STDOUT)
     return done.returncode, path
+
+
+def _tests_of(obj, commit):
+    """Name, command and folder of each test that a commit brings."""
+    for program in build.test_programs([commit]):
+        yield program, [os.path.join(obj, program), '--tap', '-k'], obj
+    folder = os.path.join(obj, 'tests/qemu-iotests')
+    for name in build.iotests([commit]):
+        yield name, ['/usr/bin/python3', 'check', '-raw', name], folder
 
 
 def check_each():
@@ -96,14 +104,15 @@ def _check_each():
                      os.path.join(top, 'index'))
         build.configure_each(obj)
         programs = build.test_programs([step.commit])
-        build.compile_in(name.replace('/', '-'), obj,
-                         build.EMULATOR + build.TOOLS + programs)
+        servers = build.SERVERS if build.iotests([step.commit]) else []
+        build.compile_in(name.replace('/', '-'), obj, build.EMULATOR +
+                         build.TOOLS + servers + programs)
         build.link_firmware(obj)
-        for program in programs:
-            status, path = _run_test(obj, program)
-            say.info(f'{name}: {program}: {"failed" if status else "passed"}')
+        for test, command, cwd in _tests_of(obj, step.commit):
+            status, path = _run_test(obj, test, command, cwd)
+            say.info(f'{name}: {test}: {"failed" if status else "passed"}')
             if status:
-                problems.append(f'{name}: {program} failed: {path}')
+                problems.append(f'{name}: {test} failed: {path}')
     return problems
 
 

@@ -439,7 +439,7 @@ static void check_works(Storm *s)
 {
     QVtd *v = s->v;
     uint64_t status = qvtd_alloc(v, 1);
-    QVtdDomain *d;
+    g_autofree QVtdDomain *d = NULL;
 
     g_free(s->e[0]);
     s->e[0] = qvtd_edu(v, SID_A);

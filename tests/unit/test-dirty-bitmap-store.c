@@ -780,6 +780,185 @@ static void test_untrust(void)
     }
 }
 
+/* What the file says is durable where that was promised, in each mode */
+static void test_durable(void)
+{
+    Disk *d = small_file(), *cut;
+    DBFStore *s = store_load(d, false), *after;
+
+    g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
+                                    &boot_id), ==, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        cut = disk_power_cut(d);
+        after = store_load(cut, false);
+        g_assert_cmpint(dbf_header_trust(dbf_store_header(after), &boot_id),
+                        ==, DBF_TRUST_INTENTS);
+        store_drop(after);
+        disk_free(cut);
+    }
+    g_assert_cmpint(dbf_store_finish(s, bits_source, 0), ==, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        cut = disk_power_cut(d);
+        assert_same(s, cut);
+        after = store_load(cut, false);
+        g_assert_cmpint(dbf_header_trust(dbf_store_header(after), &boot_id),
+                        ==, DBF_TRUST_CLEAN);
+        store_drop(after);
+        disk_free(cut);
+    }
+    store_drop(s);
+    disk_free(d);
+}
+
+/* Nothing that depends on a flush succeeds after one has failed */
+static void test_flush_fails(void)
+{
+    Disk *d = small_file();
+    DBFStore *s = store_load(d, false);
+    DBFBitmap *b = dbf_store_next(s, NULL);
+
+    g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_POWER,
+                                    &boot_id), ==, 0);
+    b->enabled = !b->enabled;
+    d->fail_in = 1;
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, -EIO);
+    g_assert_true(d->lost);
+    /* A host may say so once, and forget */
+    d->lost = false;
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, -EIO);
+    g_assert_cmpint(dbf_store_finish(s, bits_source, 0), ==, -EIO);
+    store_drop(s);
+    disk_free(d);
+}
+
+/*
+ * A process has ended between the two copies of the header, and all that it
+ * wrote is on its way to the disk: until it is there, what the older copy
+ * leads to stays.
+ */
+static void test_power_cut_after_kill(void)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        Disk *d = small_file(), *cut;
+        DBFStore *s = store_load(d, false), *next;
+        DBFBitmap *b = dbf_store_next(s, NULL);
+
+        g_rand_set_seed(d->random, i);
+        g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
+                                        &boot_id), ==, 0);
+        store_set(b, 0, 1);
+        store_set(b, 2, 1);
+        disk_do_flush(d, d->step);
+        /* Pages, tables, directory, header */
+        d->fail_in = 4;
+        g_assert_cmpint(dbf_store_commit(s, bits_source), ==, -EIO);
+        store_drop(s);
+
+        d->fail_in = -1;
+        next = store_load(d, false);
+        b = dbf_store_next(next, NULL);
+        store_set(b, 4, 1);
+        d->fail_in = 6 + i % 4;
+        dbf_store_begin(next, bits_source, DBF_MODE_POWER, &boot_id);
+        cut = disk_power_cut(d);
+        s = store_load(cut, false);
+        for (b = dbf_store_next(s, NULL); b; b = dbf_store_next(s, b)) {
+            g_assert_false(b->inconsistent);
+        }
+        store_drop(s);
+        store_drop(next);
+        disk_free(cut);
+        disk_free(d);
+    }
+}
+
+/* Two headers that differ have not the same generation */
+static void test_generations(void)
+{
+    Disk *d = small_file();
+    DBFStore *s = store_load(d, false);
+    DBFHeader h[DBF_HEADERS];
+
+    g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
+                                    &boot_id), ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        dbf_store_find(s, i ? "b" : "a")->enabled ^= true;
+        /* The directory, the first copy of the header; not the other one */
+        d->fail_in = 2;
+        g_assert_cmpint(dbf_store_commit(s, bits_source), ==, -EIO);
+    }
+    for (unsigned i = 0; i < DBF_HEADERS; i++) {
+        if (!dbf_header_decode(d->now + i * DBF_BLOCK, i * DBF_BLOCK, &h[i],
+                               NULL)) {
+            h[i].generation = 0;
+        }
+    }
+    g_assert_true(h[0].generation != h[1].generation ||
+                  memcmp(&h[0], &h[1], sizeof(h[0])) == 0);
+    store_drop(s);
+    disk_free(d);
+}
+
+/* A change whose commit failed may be there: so it has to be taken back */
+static void test_taken_back(void)
+{
+    Disk *d = small_file();
+    DBFStore *s = store_load(d, false);
+    DBFBitmap *b = dbf_store_next(s, NULL);
+
+    g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
+                                    &boot_id), ==, 0);
+    b->enabled ^= true;
+    d->fail_in = 2;
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, -EIO);
+    b->enabled ^= true;
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+    assert_same(s, d);
+    store_drop(s);
+    disk_free(d);
+}
+
+/* What is behind the references of a table, and behind bits, is 0 */
+static void test_padding(void)
+{
+    Disk *d = disk_with_file(3 * PAGE_BYTES);
+    DBFStore *s = store_load(d, false);
+    DBFBitmap *b;
+
+    memset(d->now + d->length, 0, DISK_MAX - d->length);
+    g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
+                                    &boot_id), ==, 0);
+    b = store_add(s, "a", 9);
+    for (unsigned i = 0; i < 3; i++) {
+        store_set(b, i * DBF_BITS, DBF_BITS - 1);
+    }
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+    for (unsigned i = 3 * 16; i < DBF_PAYLOAD; i++) {
+        g_assert_cmpuint(dbf_payload(d->now + b->tables[0].offset)[i], ==, 0);
+    }
+    store_drop(s);
+    disk_free(d);
+}
+
+/* Only a page whose bits are all ones counts as such: each bit matters */
+static void test_almost_ones(void)
+{
+    uint64_t n = DBF_BITS + 13;
+
+    for (unsigned i = 0; i < 20; i++) {
+        Disk *d = disk_with_file(n * 512);
+        DBFStore *s = store_load(d, false);
+        DBFBitmap *b = store_add(s, "a", 9);
+
+        store_set(b, 0, n);
+        bitmap_clear(((Bits *)b->opaque)->map, n - 1 - i, 1);
+        g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+        assert_same(s, d);
+        store_drop(s);
+        disk_free(d);
+    }
+}
+
 /* --- anything in any order, and a crash at any step --- */
 
 typedef struct Model {
@@ -1064,6 +1243,13 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func(PATH "life", test_life);
     g_test_add_func(PATH "finish", test_finish);
+    g_test_add_func(PATH "durable", test_durable);
+    g_test_add_func(PATH "flush-fails", test_flush_fails);
+    g_test_add_func(PATH "power-cut-after-kill", test_power_cut_after_kill);
+    g_test_add_func(PATH "generations", test_generations);
+    g_test_add_func(PATH "taken-back", test_taken_back);
+    g_test_add_func(PATH "padding", test_padding);
+    g_test_add_func(PATH "almost-ones", test_almost_ones);
     g_test_add_func(PATH "bounds", test_bounds);
     g_test_add_func(PATH "create-bounds", test_create_bounds);
     g_test_add_func(PATH "tables", test_tables);
