@@ -393,26 +393,30 @@ void dbf_directory_encode(const DBFEntry *entries, unsigned n,
     *crc = crc32c(0xffffffff, buf, p - buf);
 }
 
-static bool dbf_entry_check(const DBFEntry *e, uint64_t disk_size,
-                            Error **errp)
+bool dbf_bitmap_check(const char *name, size_t length,
+                      unsigned granularity_bits, uint64_t disk_size,
+                      Error **errp)
 {
-    if (e->granularity_bits < DBF_MIN_GRANULARITY ||
-        e->granularity_bits > DBF_MAX_GRANULARITY) {
-        error_setg(errp, "bitmap '%s' has a granularity of 2^%u bytes: 2^%u to "
-                   "2^%u are possible", e->name, e->granularity_bits,
+    if (length == 0 || length > DBF_MAX_NAME) {
+        error_setg(errp, "the name of a bitmap has 1 to %u bytes",
+                   DBF_MAX_NAME);
+        return false;
+    }
+    if (!g_utf8_validate(name, length, NULL)) {
+        error_setg(errp, "the name of a bitmap is not in UTF-8");
+        return false;
+    }
+    if (granularity_bits < DBF_MIN_GRANULARITY ||
+        granularity_bits > DBF_MAX_GRANULARITY) {
+        error_setg(errp, "bitmap '%.*s' has a granularity of 2^%u bytes: 2^%u "
+                   "to 2^%u are possible", (int)length, name, granularity_bits,
                    DBF_MIN_GRANULARITY, DBF_MAX_GRANULARITY);
         return false;
     }
-    if (dbf_bits(disk_size, e->granularity_bits) > DBF_MAX_BITS) {
-        error_setg(errp, "bitmap '%s' has %" PRIu64 " bits: at most %llu are "
-                   "possible", e->name,
-                   dbf_bits(disk_size, e->granularity_bits), DBF_MAX_BITS);
-        return false;
-    }
-    if (e->n_tables != dbf_tables(disk_size, e->granularity_bits)) {
-        error_setg(errp, "bitmap '%s' has %u tables: %" PRIu64 " are needed",
-                   e->name, e->n_tables,
-                   dbf_tables(disk_size, e->granularity_bits));
+    if (dbf_bits(disk_size, granularity_bits) > DBF_MAX_BITS) {
+        error_setg(errp, "bitmap '%.*s' has %" PRIu64 " bits: at most %llu are "
+                   "possible", (int)length, name,
+                   dbf_bits(disk_size, granularity_bits), DBF_MAX_BITS);
         return false;
     }
     return true;
@@ -452,22 +456,26 @@ static bool dbf_entry_decode(const uint8_t *buf, uint64_t left,
     name_length = lduw_le_p(buf + E_NAME_LENGTH);
     e->n_tables = ldl_le_p(buf + E_TABLES);
     if (*length != dbf_entry_length(e->n_tables, name_length) ||
-        *length > left || name_length == 0 || name_length > DBF_MAX_NAME ||
-        (buf[E_FLAGS] & ~DBF_ENTRY_FLAGS)) {
+        *length > left || (buf[E_FLAGS] & ~DBF_ENTRY_FLAGS)) {
         error_setg(errp, "an entry of the directory has an impossible value");
         return false;
     }
     name = (const char *)buf + E_END + e->n_tables * DBF_REF_SIZE;
-    if (!g_utf8_validate(name, name_length, NULL)) {
-        error_setg(errp, "the name of a bitmap is not in UTF-8");
+    e->granularity_bits = buf[E_GRANULARITY];
+    if (!dbf_bitmap_check(name, name_length, e->granularity_bits,
+                          header->disk_size, errp)) {
         return false;
     }
     e->name = g_strndup(name, name_length);
-    e->granularity_bits = buf[E_GRANULARITY];
     e->enabled = buf[E_FLAGS] & DBF_ENTRY_ENABLED;
     e->inconsistent = buf[E_FLAGS] & DBF_ENTRY_INCONSISTENT;
-    return dbf_entry_check(e, header->disk_size, errp) &&
-           dbf_entry_take_tables(e, buf + E_END, file_length, errp);
+    if (e->n_tables != dbf_tables(header->disk_size, e->granularity_bits)) {
+        error_setg(errp, "bitmap '%s' has %u tables: %" PRIu64 " are needed",
+                   e->name, e->n_tables,
+                   dbf_tables(header->disk_size, e->granularity_bits));
+        return false;
+    }
+    return dbf_entry_take_tables(e, buf + E_END, file_length, errp);
 }
 
 static bool dbf_name_is_new(const DBFEntry *entries, unsigned n, Error **errp)

@@ -189,6 +189,17 @@ static inline uint64_t dbf_intent_pairs(uint64_t disk_size,
  */
 bool dbf_disk_check(uint64_t disk_size, unsigned extent_bits, Error **errp);
 
+/**
+ * dbf_bitmap_check: can a disk of @disk_size have such a bitmap?
+ * @name: @length bytes, without a 0 at their end
+ * @granularity_bits: log2 of the bytes for each bit
+ *
+ * Returns false with @errp set if not.
+ */
+bool dbf_bitmap_check(const char *name, size_t length,
+                      unsigned granularity_bits, uint64_t disk_size,
+                      Error **errp);
+
 /** dbf_header_encode: fill @block, which goes to @offset */
 void dbf_header_encode(const DBFHeader *header, uint64_t offset,
                        uint8_t *block);

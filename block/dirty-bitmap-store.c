@@ -229,16 +229,10 @@ DBFBitmap *dbf_store_add(DBFStore *s, const char *name,
                          unsigned granularity_bits, Error **errp)
 {
     uint64_t disk_size = s->want.disk_size;
-    size_t length = strlen(name);
     DBFBitmap *b;
 
-    if (length == 0 || length > DBF_MAX_NAME) {
-        error_setg(errp, "the name of a bitmap has 1 to %u bytes",
-                   DBF_MAX_NAME);
-        return NULL;
-    }
-    if (!g_utf8_validate(name, length, NULL)) {
-        error_setg(errp, "the name of a bitmap is not in UTF-8");
+    if (!dbf_bitmap_check(name, strlen(name), granularity_bits, disk_size,
+                          errp)) {
         return NULL;
     }
     if (dbf_store_find(s, name)) {
@@ -247,12 +241,6 @@ DBFBitmap *dbf_store_add(DBFStore *s, const char *name,
     }
     if (s->n_bitmaps == DBF_MAX_BITMAPS) {
         error_setg(errp, "at most %u bitmaps are possible", DBF_MAX_BITMAPS);
-        return NULL;
-    }
-    if (granularity_bits < DBF_MIN_GRANULARITY ||
-        granularity_bits > DBF_MAX_GRANULARITY) {
-        error_setg(errp, "granularity of 2^%u bytes: 2^%u to 2^%u are possible",
-                   granularity_bits, DBF_MIN_GRANULARITY, DBF_MAX_GRANULARITY);
         return NULL;
     }
     if (!dbf_store_check_bits(s, disk_size,
@@ -296,13 +284,9 @@ static void dbf_bitmap_resize(DBFBitmap *b, uint64_t disk_size)
     }
     last = MIN(MAX(old_pages, 1), b->n_pages) - 1;
     bitmap_set(b->changed, last, b->n_pages - last);
-    /* Also where no page of it will move */
-    bitmap_set(b->changed_tables, last / DBF_REFS,
-               b->n_tables - last / DBF_REFS);
 }
 
-bool coroutine_mixed_fn dbf_store_resize(DBFStore *s, uint64_t disk_size,
-                                         Error **errp)
+bool dbf_store_resize(DBFStore *s, uint64_t disk_size, Error **errp)
 {
     DBFHeader *want = &s->want;
     unsigned pairs;
@@ -369,7 +353,6 @@ unsigned long *dbf_store_used(const DBFStore *s)
 {
     unsigned long *used = bitmap_new(DBF_MAX_BLOCKS);
 
-    dbf_map_header(used, &s->header);
     dbf_map_header(used, &s->want);
     dbf_map_bitmaps(s, used);
     bitmap_or(used, used, s->committed, DBF_MAX_BLOCKS);

@@ -143,8 +143,7 @@ void dbf_bitmap_changed(DBFBitmap *b, uint64_t offset, uint64_t bytes);
  * intent area afterwards, see dbf_intent_move().  Returns false with @errp
  * set, and nothing changed, if a bound of the format would be exceeded.
  */
-bool coroutine_mixed_fn dbf_store_resize(DBFStore *s, uint64_t disk_size,
-                                         Error **errp);
+bool dbf_store_resize(DBFStore *s, uint64_t disk_size, Error **errp);
 
 /**
  * DBFSink: takes what a bitmap has

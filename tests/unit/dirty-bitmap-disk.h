@@ -14,6 +14,7 @@
 #define TESTS_DIRTY_BITMAP_DISK_H
 
 #include "qemu/queue.h"
+#include "../../block/dirty-bitmap-codec.h"
 #include "../../block/dirty-bitmap-io.h"
 
 #define DISK_SECTOR 512U
@@ -287,6 +288,46 @@ static inline Disk *disk_kill(Disk *d)
     }
     memcpy(copy->stable, copy->now, d->length);
     return copy;
+}
+
+/* --- models: anything in any order --- */
+
+typedef void DiskModel(DBFMode mode, uint32_t seed, bool failures);
+
+typedef struct DiskModelCase {
+    DiskModel *run;
+    unsigned rounds;
+    DBFMode mode;
+    bool failures;
+} DiskModelCase;
+
+static inline void disk_test_model(const void *opaque)
+{
+    const DiskModelCase *c = opaque;
+
+    for (unsigned seed = 1; seed <= c->rounds; seed++) {
+        c->run(c->mode, seed, c->failures);
+    }
+}
+
+/* In each mode, with requests that fail and without, @rounds times each */
+static inline void disk_add_models(const char *path, DiskModel *run,
+                                   unsigned rounds)
+{
+    static const char *const crashes[] = {
+        [DBF_MODE_PROCESS] = "kill", [DBF_MODE_POWER] = "power-cut",
+    };
+
+    for (unsigned i = 0; i < 4; i++) {
+        DBFMode mode = i / 2 ? DBF_MODE_POWER : DBF_MODE_PROCESS;
+        DiskModelCase c = { run, rounds, mode, i % 2 };
+        g_autofree char *name = g_strdup_printf("%s%s%s", path, crashes[mode],
+                                                c.failures ? "-with-errors"
+                                                           : "");
+
+        g_test_add_data_func_full(name, g_memdup2(&c, sizeof(c)),
+                                  disk_test_model, g_free);
+    }
 }
 
 #endif

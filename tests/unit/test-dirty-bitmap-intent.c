@@ -592,22 +592,6 @@ static void model_run(DBFMode mode, uint32_t seed, bool failures)
     g_free(m);
 }
 
-typedef struct ModelCase {
-    const char *path;
-    DBFMode mode;
-    bool failures;
-} ModelCase;
-
-static void test_model(const void *opaque)
-{
-    const ModelCase *c = opaque;
-    unsigned rounds = g_test_slow() ? 2000 : 40;
-
-    for (unsigned seed = 1; seed <= rounds; seed++) {
-        model_run(c->mode, seed, c->failures);
-    }
-}
-
 #define PATH "/dirty-bitmap/intent/"
 
 int main(int argc, char **argv)
@@ -621,12 +605,6 @@ int main(int argc, char **argv)
         { PATH "suspend", suspend, DBF_MODE_PROCESS },
         { PATH "move", move, DBF_MODE_PROCESS },
     };
-    static const ModelCase model[] = {
-        { PATH "kill", DBF_MODE_PROCESS, false },
-        { PATH "power-cut", DBF_MODE_POWER, false },
-        { PATH "kill-with-errors", DBF_MODE_PROCESS, true },
-        { PATH "power-cut-with-errors", DBF_MODE_POWER, true },
-    };
 
     g_test_init(&argc, &argv, NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(simple); i++) {
@@ -635,8 +613,6 @@ int main(int argc, char **argv)
     g_test_add_func(PATH "old-intents", test_old_intents);
     g_test_add_func(PATH "heal", test_heal);
     g_test_add_func(PATH "read-error", test_read_error);
-    for (unsigned i = 0; i < ARRAY_SIZE(model); i++) {
-        g_test_add_data_func(model[i].path, &model[i], test_model);
-    }
+    disk_add_models(PATH, model_run, g_test_slow() ? 2000 : 40);
     return g_test_run();
 }
