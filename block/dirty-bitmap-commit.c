@@ -204,6 +204,9 @@ static int coroutine_mixed_fn dbf_put_bitmap(DBFWriter *w, DBFBitmap *b)
 {
     int ret = 0;
 
+    if (b->frozen) {
+        return 0;
+    }
     if (b->inconsistent) {
         dbf_bitmap_drop(b);
         return 0;
@@ -417,19 +420,22 @@ int coroutine_mixed_fn dbf_store_begin(DBFStore *s, DBFSource *source,
 /* Free blocks at the end of a file that is closed are of no use */
 static void coroutine_mixed_fn dbf_store_shrink(DBFStore *s)
 {
-    uint64_t end = DBF_BLOCK *
-        (find_last_bit(s->committed, DBF_MAX_BLOCKS) + 1ULL);
+    uint64_t used, end, all;
 
-    if (s->io->length(s->io->opaque) > (int64_t)end) {
-        s->io->truncate(s->io->opaque, end);
+    dbf_store_blocks(s, &used, &end, &all);
+    if (all > end) {
+        s->io->truncate(s->io->opaque, end * DBF_BLOCK);
     }
 }
 
 int coroutine_mixed_fn dbf_store_finish(DBFStore *s, DBFSource *source,
                                         int64_t disk_time_ns)
 {
-    int ret;
+    int ret = dbf_heal_header(s);
 
+    if (ret < 0) {
+        return ret;
+    }
     s->want.flags |= DBF_CLEAN;
     s->want.disk_time_ns = disk_time_ns;
     ret = dbf_commit(s, source, true);
@@ -468,4 +474,5 @@ int coroutine_mixed_fn dbf_store_untrust(DBFStore *s)
 void dbf_store_trust(DBFStore *s)
 {
     s->untrusted = false;
+    s->want.flags &= ~DBF_UNTRUSTED;
 }

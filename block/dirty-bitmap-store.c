@@ -225,30 +225,37 @@ static bool dbf_store_check_bits(const DBFStore *s, uint64_t disk_size,
     return true;
 }
 
-DBFBitmap *dbf_store_add(DBFStore *s, const char *name,
-                         unsigned granularity_bits, Error **errp)
+bool dbf_store_can_add(const DBFStore *s, const char *name,
+                       unsigned granularity_bits, Error **errp)
 {
     uint64_t disk_size = s->want.disk_size;
-    DBFBitmap *b;
 
     if (!dbf_bitmap_check(name, strlen(name), granularity_bits, disk_size,
                           errp)) {
-        return NULL;
+        return false;
     }
     if (dbf_store_find(s, name)) {
         error_setg(errp, "there is a bitmap '%s' already", name);
-        return NULL;
+        return false;
     }
     if (s->n_bitmaps == DBF_MAX_BITMAPS) {
         error_setg(errp, "at most %u bitmaps are possible", DBF_MAX_BITMAPS);
-        return NULL;
+        return false;
     }
-    if (!dbf_store_check_bits(s, disk_size,
-                              dbf_bits(disk_size, granularity_bits), errp)) {
+    return dbf_store_check_bits(s, disk_size,
+                                dbf_bits(disk_size, granularity_bits), errp);
+}
+
+DBFBitmap *dbf_store_add(DBFStore *s, const char *name,
+                         unsigned granularity_bits, Error **errp)
+{
+    DBFBitmap *b;
+
+    if (!dbf_store_can_add(s, name, granularity_bits, errp)) {
         return NULL;
     }
     b = dbf_bitmap_new(s, name, granularity_bits);
-    dbf_bitmap_changed(b, 0, disk_size);
+    dbf_bitmap_changed(b, 0, s->want.disk_size);
     return b;
 }
 
@@ -372,12 +379,14 @@ uint64_t dbf_alloc(unsigned long *used, unsigned n, unsigned long *from)
     return (uint64_t)at * DBF_BLOCK;
 }
 
-void dbf_store_blocks(const DBFStore *s, uint64_t *used, uint64_t *all)
+void dbf_store_blocks(const DBFStore *s, uint64_t *used, uint64_t *end,
+                      uint64_t *all)
 {
     int64_t length = s->io->length(s->io->opaque);
 
     *used = bitmap_count_one(s->committed, DBF_MAX_BLOCKS);
-    *all = length < 0 ? *used : length / DBF_BLOCK;
+    *end = find_last_bit(s->committed, DBF_MAX_BLOCKS) + 1;
+    *all = length < 0 ? *end : DIV_ROUND_UP(length, DBF_BLOCK);
 }
 
 /* --- opening --- */

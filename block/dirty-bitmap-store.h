@@ -26,6 +26,8 @@ typedef struct DBFStore DBFStore;
  * @enabled: it records; after a crash, intents go into it
  * @inconsistent: its content is not to be believed, and will not be stored;
  *                to be set, and never to be taken back
+ * @frozen: what the file has of its content stays as it is; what is to be
+ *          written still is when it is not frozen any more
  * @opaque: the owner's
  *
  * To read:
@@ -44,6 +46,7 @@ typedef struct DBFBitmap {
     char *name;
     bool enabled;
     bool inconsistent;
+    bool frozen;
     void *opaque;
 
     unsigned granularity_bits;
@@ -111,8 +114,14 @@ typedef struct DBFDamage {
 /** dbf_store_damage: found by dbf_store_open() */
 const DBFDamage *dbf_store_damage(const DBFStore *s);
 
-/** dbf_store_blocks: used blocks of the file, and all that it has */
-void dbf_store_blocks(const DBFStore *s, uint64_t *used, uint64_t *all);
+/**
+ * dbf_store_blocks: blocks of the file
+ * @used: that are in use; others may be, some day
+ * @end: up to the last one in use
+ * @all: that it has
+ */
+void dbf_store_blocks(const DBFStore *s, uint64_t *used, uint64_t *end,
+                      uint64_t *all);
 
 /** dbf_store_next: the bitmap behind @b, the first one for NULL, or NULL */
 DBFBitmap *dbf_store_next(const DBFStore *s, const DBFBitmap *b);
@@ -121,10 +130,18 @@ DBFBitmap *dbf_store_next(const DBFStore *s, const DBFBitmap *b);
 DBFBitmap *dbf_store_find(const DBFStore *s, const char *name);
 
 /**
+ * dbf_store_can_add: would dbf_store_add() succeed?
+ *
+ * Returns false with @errp set if there is one of that name, or if a bound of
+ * the format would be exceeded.
+ */
+bool dbf_store_can_add(const DBFStore *s, const char *name,
+                       unsigned granularity_bits, Error **errp);
+
+/**
  * dbf_store_add: a new bitmap, enabled, and all of it to be written
  *
- * Returns NULL with @errp set if there is one of that name, or if a bound of
- * the format would be exceeded.
+ * Returns NULL with @errp set if dbf_store_can_add() does.
  */
 DBFBitmap *dbf_store_add(DBFStore *s, const char *name,
                          unsigned granularity_bits, Error **errp);
@@ -197,7 +214,8 @@ int coroutine_mixed_fn dbf_store_begin(DBFStore *s, DBFSource *source,
  * @disk_time_ns: of the last change of the disk's file; 0 if not known
  *
  * A commit after which, on stable storage in each mode, the file is clean.
- * Free blocks at its end go away.  Also after it has failed, the disk must not
+ * Where the disk is not written to, it needs no dbf_store_begin().  Free blocks
+ * at its end go away.  Also after it has failed, the disk must not
  * be written to before dbf_store_begin().
  */
 int coroutine_mixed_fn dbf_store_finish(DBFStore *s, DBFSource *source,
@@ -211,7 +229,13 @@ int coroutine_mixed_fn dbf_store_finish(DBFStore *s, DBFSource *source,
  */
 int coroutine_mixed_fn dbf_store_untrust(DBFStore *s);
 
-/** dbf_store_trust: all changes are recorded again, by the next commit */
+/**
+ * dbf_store_trust: take that back
+ *
+ * All changes are recorded again by the next commit; or after opening a file
+ * that is not to be trusted, no bitmap claims to have them: those that had been
+ * in it are inconsistent.
+ */
 void dbf_store_trust(DBFStore *s);
 
 #endif

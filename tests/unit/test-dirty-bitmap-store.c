@@ -146,7 +146,7 @@ static void test_life(void)
     Disk *d = disk_with_file(3 * PAGE_BYTES + 512);
     DBFStore *s = store_load(d, false);
     DBFBitmap *b;
-    uint64_t used, all;
+    uint64_t used, end, all;
 
     g_assert_cmpint(dbf_header_trust(dbf_store_header(s), &boot_id), ==,
                     DBF_TRUST_CLEAN);
@@ -168,7 +168,7 @@ static void test_life(void)
     g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
     assert_same(s, d);
     /* One page is stored: the others are zeroes and ones */
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     g_assert_cmpuint(used, ==, 2 + 2 + 1 + 1 + 1);
     g_assert_cmpuint(all, >=, used);
 
@@ -201,7 +201,7 @@ static void test_finish(void)
     DBFStore *s = store_load(d, false);
     QemuUUID uuid = dbf_store_header(s)->uuid;
     DBFBitmap *b;
-    uint64_t used, all;
+    uint64_t used, end, all;
 
     g_assert_false(qemu_uuid_is_null(&uuid));
     g_assert_cmpint(dbf_store_begin(s, bits_source, DBF_MODE_PROCESS,
@@ -213,9 +213,10 @@ static void test_finish(void)
     store_remove(s, b);
     g_assert_cmpint(dbf_store_finish(s, bits_source, 77), ==, 0);
     assert_same(s, d);
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     g_assert_cmpuint(used, ==, 2 + 2 + 1);
     /* The directory may be anywhere, nothing is behind what is used */
+    g_assert_cmpuint(all, ==, end);
     g_assert_cmpuint(all, ==, MAX(dbf_store_header(s)->directory / DBF_BLOCK,
                                   3) + 1);
     /* Not clean again without being asked */
@@ -320,12 +321,12 @@ static void test_tables(void)
     Disk *d = disk_with_file(pages * PAGE_BYTES - 512);
     DBFStore *s = store_load(d, false);
     DBFBitmap *b = store_add(s, "a", 9);
-    uint64_t used, all;
+    uint64_t used, end, all;
 
     g_assert_cmpuint(b->n_tables, ==, 2);
     g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
     assert_same(s, d);
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     /* No table, no page */
     g_assert_cmpuint(used, ==, 2 + 2 + 1);
 
@@ -333,7 +334,7 @@ static void test_tables(void)
     store_set(b, 0, (uint64_t)DBF_REFS * DBF_BITS);
     g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
     assert_same(s, d);
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     g_assert_cmpuint(used, ==, 2 + 2 + 1);
 
     /* Pages that are stored, far apart and neighbours; the last page is full */
@@ -346,14 +347,14 @@ static void test_tables(void)
     store_set(b, (uint64_t)(pages - 1) * DBF_BITS, DBF_BITS - 1);
     g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
     assert_same(s, d);
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     g_assert_cmpuint(used, ==, 2 + 2 + 1 + 2 + 81);
 
     /* An inconsistent one gives all of it back */
     b->inconsistent = true;
     g_assert_cmpint(dbf_store_finish(s, bits_source, 0), ==, 0);
     assert_same(s, d);
-    dbf_store_blocks(s, &used, &all);
+    dbf_store_blocks(s, &used, &end, &all);
     g_assert_cmpuint(used, ==, 2 + 2 + 1);
     g_assert_cmpuint(all, <, 100);
     store_drop(s);
