@@ -97,11 +97,10 @@ typedef struct BDRVDirtyBitmapState {
     uint64_t checkpoints;
 
     /*
-     * Somebody above has the right to write, so nobody else has.  Else what
-     * others write is seen by the node's generation.
+     * There is a user above, so nobody else may write, see dbf_child_perm().
+     * Else what others write is seen by the generations of the nodes below.
      */
     bool exclusive;
-    BlockDriverState *disk;
     unsigned disk_gen;
 } BDRVDirtyBitmapState;
 
@@ -260,10 +259,23 @@ static int coroutine_fn dbf_regain_locked(BDRVDirtyBitmapState *s)
 /* --- checkpoints --- */
 
 /*
+ * What a bitmap has lost because it is in a backup must not come back on the
+ * disk as it was before, when the power goes: the disk comes first.
+ */
+static int coroutine_fn GRAPH_RDLOCK dbf_commit(BDRVDirtyBitmapState *s)
+{
+    int ret = s->options.mode == DBF_MODE_POWER ?
+        bdrv_co_flush(s->n.bs->file->bs) : 0;
+
+    return ret < 0 ? ret : dbf_store_commit(s->n.store, dbf_node_source);
+}
+
+/*
  * Called with @lock held.  The bitmaps get into the file as they are, and what
  * had an intent for that needs none any more.
  */
-static int coroutine_fn dbf_store_locked(BDRVDirtyBitmapState *s, Error **errp)
+static int coroutine_fn GRAPH_RDLOCK
+dbf_store_locked(BDRVDirtyBitmapState *s, Error **errp)
 {
     /* What the file has of a bitmap that is held is not all that it has */
     bool held = dbf_node_held(&s->n);
@@ -273,7 +285,7 @@ static int coroutine_fn dbf_store_locked(BDRVDirtyBitmapState *s, Error **errp)
         dbf_intent_snapshot(s->intents, dbf_node_touched, &s->n);
     }
     sync = dbf_node_sync(&s->n, errp);
-    ret = dbf_store_commit(s->n.store, dbf_node_source);
+    ret = dbf_commit(s);
     if (ret < 0) {
         error_setg_errno(sync < 0 ? NULL : errp, -ret,
                          "could not write the bitmap file");
@@ -286,8 +298,8 @@ static int coroutine_fn dbf_store_locked(BDRVDirtyBitmapState *s, Error **errp)
 }
 
 /* Called with @lock held */
-static int coroutine_fn dbf_checkpoint_locked(BlockDriverState *bs,
-                                              Error **errp)
+static int coroutine_fn GRAPH_RDLOCK
+dbf_checkpoint_locked(BlockDriverState *bs, Error **errp)
 {
     BDRVDirtyBitmapState *s = bs->opaque;
     bool lost = s->lost || s->broken;
@@ -656,18 +668,19 @@ dbf_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 
 /* --- loading --- */
 
-/* The node whose content counts, whatever filters are above it */
-static BlockDriverState * GRAPH_RDLOCK dbf_disk(BlockDriverState *bs)
+/*
+ * Another one when the disk was written to.  The same when filters come or go,
+ * or when it gets an overlay.
+ */
+static unsigned GRAPH_RDLOCK dbf_disk_gen(BlockDriverState *bs)
 {
-    return bdrv_skip_filters(bs->file->bs);
-}
+    unsigned gen = 0;
 
-static void GRAPH_RDLOCK dbf_note_disk(BlockDriverState *bs)
-{
-    BDRVDirtyBitmapState *s = bs->opaque;
-
-    s->disk = dbf_disk(bs);
-    s->disk_gen = qatomic_read(&s->disk->write_gen);
+    for (BlockDriverState *disk = bdrv_skip_filters(bs->file->bs); disk;
+         disk = bdrv_backing_chain_next(disk)) {
+        gen += qatomic_read(&disk->write_gen);
+    }
+    return gen;
 }
 
 /* Why the bitmaps cannot be used as the file has them, or NULL */
@@ -754,7 +767,7 @@ dbf_load(BlockDriverState *bs, Error **errp)
     BDRVDirtyBitmapState *s = bs->opaque;
     Error *err = NULL;
 
-    dbf_note_disk(bs);
+    s->disk_gen = dbf_disk_gen(bs);
     if (dbf_load_file(bs, &err)) {
         dbf_node_set_readonly(&s->n, !dbf_is_writable(bs));
         s->active = dbf_is_writable(bs);
@@ -797,8 +810,12 @@ dbf_finish(BlockDriverState *bs, Error **errp)
         return ret;
     }
     dbf_store_trust(s->n.store);
-    ret = dbf_store_finish(s->n.store, dbf_node_source,
-                           dbf_host_disk_time(bs->file->bs));
+    /* What is clean is so after the host has ended, too */
+    ret = bdrv_flush(bs->file->bs);
+    if (ret == 0) {
+        ret = dbf_store_finish(s->n.store, dbf_node_source,
+                               dbf_host_disk_time(bs->file->bs));
+    }
     trace_dbf_finish(bs, ret);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "could not write the bitmap file");
@@ -1063,22 +1080,18 @@ static void GRAPH_RDLOCK dbf_set_perm(BlockDriverState *bs, uint64_t perm,
                                       uint64_t shared)
 {
     BDRVDirtyBitmapState *s = bs->opaque;
-    bool writer = perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED |
-                          BLK_PERM_RESIZE);
-    BlockDriverState *disk = s->disk;
     unsigned gen = s->disk_gen;
 
     if (!bs->file) {
         return;
     }
-    dbf_note_disk(bs);
-    if (s->n.store && !s->exclusive &&
-        (disk != s->disk || gen != s->disk_gen)) {
+    s->disk_gen = dbf_disk_gen(bs);
+    if (s->n.store && !s->exclusive && s->disk_gen != gen) {
         dbf_node_set_inconsistent(&s->n);
         warn_report("node '%s': the bitmaps cannot be used: the disk was "
                     "written to below them", bdrv_get_node_name(bs));
     }
-    s->exclusive = writer;
+    s->exclusive = !QLIST_EMPTY(&bs->parents);
 }
 
 /* --- bitmaps --- */

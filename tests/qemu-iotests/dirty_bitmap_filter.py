@@ -3,6 +3,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import json
 import os
 import random
 import signal
@@ -45,20 +46,31 @@ def image_opts(fmt: str = 'raw', **options: str) -> str:
         *(f'{k}={v}' for k, v in options.items())])
 
 
+GUEST = '/machine/peripheral/dev/virtio-backend'
+
+
 class FilterVM(iotests.VM):
-    """Node 'd' is the filter, 'disk' what is below, and 'b' the file."""
+    """
+    Node 'd' is the filter, 'disk' what is below, and 'b' the file.  With
+    `guest`, there is a guest that uses 'd', and writes go through its device.
+    """
 
     def __init__(self, fmt: str = 'raw', start: bool = True,
-                 **options: Any) -> None:
+                 guest: bool = False, **options: Any) -> None:
         super().__init__()
         self.add_blockdev(f'file,node-name=b,filename={bitmaps}')
         self.add_blockdev(f'file,node-name=proto,filename={disk},'
                           'discard=unmap')
         self.add_blockdev(f'{fmt},node-name=disk,file=proto,discard=unmap')
         self.options = options
+        self.guest = guest
+        if guest:
+            self.add_args('-blockdev', json.dumps(self.node()))
+            self.add_device('virtio-blk,id=dev,drive=d')
         if start:
             self.launch()
-            self.add_filter()
+            if not guest:
+                self.add_filter()
 
     def node(self, **options: Any) -> Dict[str, Any]:
         return {'driver': 'dirty-bitmap', 'node-name': 'd', 'file': 'disk',
@@ -67,10 +79,13 @@ class FilterVM(iotests.VM):
     def add_filter(self, **options: Any) -> None:
         self.cmd('blockdev-add', self.node(**options))
 
-    def io(self, command: str, node: str = 'd') -> str:
-        return self.hmp_qemu_io(node, command)['return']
+    def io(self, command: str, node: Optional[str] = None) -> str:
+        if node is None and self.guest:
+            return self.hmp_qemu_io(GUEST, command, qdev=True)['return']
+        return self.hmp_qemu_io(node or 'd', command)['return']
 
-    def write(self, *areas: Tuple[int, int], node: str = 'd') -> None:
+    def write(self, *areas: Tuple[int, int],
+              node: Optional[str] = None) -> None:
         for offset, length in areas:
             output = self.io(f'write -P {random.randrange(1, 255)} {offset} '
                              f'{length}', node)
@@ -82,7 +97,9 @@ class FilterVM(iotests.VM):
         self.cmd(f'block-dirty-bitmap-{what}', node='d', name=name, **data)
 
     def bitmap(self, name: str) -> Any:
-        return self.get_bitmap('d', name)
+        """As queried; None if there is none of that name"""
+        found = self.query_bitmaps().get('d', [])
+        return next((b for b in found if b['name'] == name), None)
 
     def info(self) -> Any:
         nodes = self.cmd('query-named-block-nodes')
