@@ -29,8 +29,9 @@ class Dead(Exception):
     """The daemon, while something was asked of it"""
 
 
-def connect(path: str, process: 'subprocess.Popen[bytes]') -> socket.socket:
-    """To a server that `process` is going to be"""
+def connect(path: str, process: Optional['subprocess.Popen[bytes]'] = None) \
+        -> socket.socket:
+    """To a server that `process` is going to be, if it is known"""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         sock = socket.socket(socket.AF_UNIX)
@@ -39,7 +40,7 @@ def connect(path: str, process: 'subprocess.Popen[bytes]') -> socket.socket:
             return sock
         except OSError as e:
             sock.close()
-            if process.poll() is not None:
+            if process is None or process.poll() is not None:
                 raise Dead from e
             time.sleep(0.001)
     raise TimeoutError(path)
@@ -56,6 +57,50 @@ def receive(sock: socket.socket, length: int) -> bytes:
             raise Dead
         data += more
     return data
+
+
+class Monitor:
+    """A QMP client that takes the end of the server as it comes"""
+
+    def __init__(self, path: str,
+                 process: Optional['subprocess.Popen[bytes]'] = None):
+        self.sock = connect(path, process)
+        self.buffer = b''
+        self.events: List[Any] = []
+        self.line()
+        self.qmp('qmp_capabilities')
+
+    def line(self) -> Any:
+        while b'\n' not in self.buffer:
+            try:
+                more = self.sock.recv(65536)
+            except OSError as e:
+                raise Dead from e
+            if not more:
+                raise Dead
+            self.buffer += more
+        line, self.buffer = self.buffer.split(b'\n', 1)
+        return json.loads(line)
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        """The answer, with 'return' or 'error'"""
+        message = {'execute': command, 'arguments': arguments}
+        try:
+            self.sock.sendall(json.dumps(message).encode() + b'\n')
+        except OSError as e:
+            raise Dead from e
+        answer = self.line()
+        while 'event' in answer:
+            self.events.append(answer)
+            answer = self.line()
+        return answer
+
+    def event(self) -> Any:
+        """The next one, which is waited for"""
+        return self.events.pop(0) if self.events else self.line()
+
+    def close(self) -> None:
+        self.sock.close()
 
 
 class Writer:
@@ -123,42 +168,20 @@ class Daemon:
                  '--monitor', 'chardev=m', *(options or [])]
         # pylint: disable=consider-using-with
         self.process = subprocess.Popen(args, stderr=subprocess.PIPE)
-        self.qmp_sock: Optional[socket.socket] = None
-        self.buffer = b''
-        self.events: List[Any] = []
+        self.monitor: Optional[Monitor] = None
 
     def writer(self) -> Writer:
         return Writer(self.process, 'd')
 
-    def line(self) -> Any:
-        assert self.qmp_sock
-        while b'\n' not in self.buffer:
-            try:
-                more = self.qmp_sock.recv(65536)
-            except OSError as e:
-                raise Dead from e
-            if not more:
-                raise Dead
-            self.buffer += more
-        line, self.buffer = self.buffer.split(b'\n', 1)
-        return json.loads(line)
+    @property
+    def events(self) -> List[Any]:
+        return self.monitor.events if self.monitor else []
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """The answer, with 'return' or 'error'"""
-        if self.qmp_sock is None:
-            self.qmp_sock = connect(qmp_path, self.process)
-            self.line()
-            self.qmp('qmp_capabilities')
-        message = {'execute': command, 'arguments': arguments}
-        try:
-            self.qmp_sock.sendall(json.dumps(message).encode() + b'\n')
-        except OSError as e:
-            raise Dead from e
-        answer = self.line()
-        while 'event' in answer:
-            self.events.append(answer)
-            answer = self.line()
-        return answer
+        if self.monitor is None:
+            self.monitor = Monitor(qmp_path, self.process)
+        return self.monitor.qmp(command, **arguments)
 
     def cmd(self, command: str, **arguments: Any) -> Any:
         answer = self.qmp(command, **arguments)
@@ -167,8 +190,8 @@ class Daemon:
 
     def end(self, how: int) -> str:
         """Send a signal, wait for it, and return the log"""
-        if self.qmp_sock:
-            self.qmp_sock.close()
+        if self.monitor:
+            self.monitor.close()
         self.process.send_signal(how)
         _, log = self.process.communicate()
         return log.decode()
