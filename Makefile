@@ -8,7 +8,8 @@ SERIES := /usr/bin/python3 scripts/series
 export QEMU_SRC SIGNOFF
 
 help:
-	@echo 'make demo        boot a Linux guest behind our VT-d unit and show what works'
+	@echo 'make demo        boot a Linux guest behind our VT-d unit and show what works;'
+	@echo '                 then one whose disk is backed up while QEMU is killed'
 	@echo '                 (DISK=virtio|nvme|ahci|FILE, KERNEL=6.1|6.12|FILE,'
 	@echo '                 MODE=lazy|strict|pt, EIM=on; demo/run --help tells more)'
 	@echo 'make shell       a console in that guest'
@@ -17,7 +18,8 @@ help:
 	@echo '                 TEST=name one test'
 	@echo 'make check-long  all of these'
 	@echo 'make bench       how fast: our unit, that of QEMU and an ideal one in turns'
-	@echo '                 (SUITE=vtd, CASE="512 page", GUEST=off, IDEAL=off)'
+	@echo '                 (SUITE=vtd, CASE="512 page", GUEST=off, IDEAL=off),'
+	@echo '                 or with SUITE=bitmap the dirty bitmap filter'
 	@echo 'make build       compile; BUILD=asan with sanitizers, BUILD=stock QEMU alone'
 	@echo 'make series      OUT=DIR [SIGNOFF="Name <mail>"]: mails for "git am"'
 	@echo 'make quilt       OUT=DIR: patches for a distribution package'
@@ -35,6 +37,8 @@ build: deps
 demo shell: deps
 	@$(SERIES) build
 	@QEMU=$(CURDIR)/build/obj/default/qemu-system-x86_64 demo/run $@
+	@[ $@ = shell ] || \
+		QEMU=$(CURDIR)/build/obj/default/qemu-system-x86_64 demo/bitmap
 
 # TEST names one test or several; the last line counts what really ran
 check: deps
@@ -47,11 +51,15 @@ check-long: deps
 
 # CASE names one case or several; bench/run --help tells more
 bench: deps
-	@[ '$(or $(SUITE),vtd)' = vtd ] || \
-		{ echo 'make bench: there is SUITE=vtd' >&2; exit 1; }
-	@$(SERIES) build --kind stock
+	@case '$(or $(SUITE),vtd)' in vtd|bitmap) ;; \
+		*) echo 'make bench: there are SUITE=vtd and SUITE=bitmap' >&2; \
+		exit 1;; esac
 	@$(SERIES) build
-	@/usr/bin/python3 bench/run vtd $(CASE:%=--case %) \
+	@if [ '$(SUITE)' = bitmap ]; then \
+		exec /usr/bin/python3 bench/bitmap $(CASE:%=--part %); \
+	fi; \
+	$(SERIES) build --kind stock && \
+	exec /usr/bin/python3 bench/run vtd $(CASE:%=--case %) \
 		$(if $(GUEST),--guest $(GUEST)) $(if $(IDEAL),--ideal $(IDEAL)) \
 		$(if $(VALGRIND),--valgrind)
 

@@ -24,6 +24,7 @@ MODULES = (
     'virtio_pci', 'virtio_console', 'virtio_blk', 'nvme', 'ahci', 'sd_mod',
     'virtio_net', 'e1000e', 'igb',
     'vfio_iommu_type1', 'vfio_pci',
+    'ext4',
 )
 
 PROGRAMS = ('io-loop', 'net-loop', 'vfio-edu', 'kexec-load')
