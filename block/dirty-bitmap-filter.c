@@ -92,6 +92,8 @@ typedef struct BDRVDirtyBitmapState {
     bool wanted;
     /* The last one has failed: the next one has time */
     bool failed;
+    /* A bitmap was changed, the file does not know; set by any thread */
+    bool changed;
     QEMUBH *kick;
     QEMUTimer *timer;
     uint64_t checkpoints;
@@ -281,12 +283,14 @@ dbf_store_locked(BDRVDirtyBitmapState *s, Error **errp)
     bool held = dbf_node_held(&s->n);
     int ret, sync;
 
+    qatomic_set(&s->changed, held);
     if (!held) {
         dbf_intent_snapshot(s->intents, dbf_node_touched, &s->n);
     }
     sync = dbf_node_sync(&s->n, errp);
     ret = dbf_commit(s);
     if (ret < 0) {
+        qatomic_set(&s->changed, true);
         error_setg_errno(sync < 0 ? NULL : errp, -ret,
                          "could not write the bitmap file");
     } else if (!held && !s->lost) {
@@ -326,16 +330,22 @@ static void coroutine_fn dbf_checkpoint_entry(void *opaque)
 {
     BlockDriverState *bs = opaque;
     BDRVDirtyBitmapState *s = bs->opaque;
+    int ret;
 
     WITH_GRAPH_RDLOCK_GUARD() {
         qemu_co_mutex_lock(&s->lock);
-        if (s->begun) {
-            qatomic_set(&s->failed, dbf_checkpoint_locked(bs, NULL) < 0);
+        ret = s->begun ? 0 : dbf_start_locked(s);
+        if (ret == 0) {
+            ret = dbf_checkpoint_locked(bs, NULL);
         }
+        qatomic_set(&s->failed, ret < 0);
         qemu_co_mutex_unlock(&s->lock);
     }
     dbf_timer_mod(s);
     s->checkpoint = false;
+    if (qatomic_read(&s->wanted)) {
+        qemu_bh_schedule(s->kick);
+    }
     bdrv_dec_in_flight(bs);
 }
 
@@ -367,11 +377,13 @@ static void dbf_timer(void *opaque)
     BlockDriverState *bs = opaque;
     BDRVDirtyBitmapState *s = bs->opaque;
 
-    if (s->active && s->begun &&
-        (s->lost || s->broken || s->n.behind ||
-         dbf_intent_count(s->intents) > 0)) {
+    if (!s->active) {
+        return;
+    }
+    if (s->lost || s->broken || qatomic_read(&s->changed) ||
+        (s->begun && dbf_intent_count(s->intents) > 0)) {
         dbf_want_checkpoint(s);
-    } else if (s->active && s->begun) {
+    } else {
         dbf_timer_mod(s);
     }
 }
@@ -800,7 +812,7 @@ dbf_finish(BlockDriverState *bs, Error **errp)
     BDRVDirtyBitmapState *s = bs->opaque;
     int ret;
 
-    if (!s->active || (!s->begun && !s->recovered)) {
+    if (!s->active || (!s->begun && !s->recovered && !s->changed)) {
         return 0;
     }
     timer_del(s->timer);
@@ -826,6 +838,7 @@ dbf_finish(BlockDriverState *bs, Error **errp)
     s->lost = false;
     s->broken = false;
     s->told = false;
+    s->changed = false;
     s->recovered = false;
     s->stale = true;
     return 0;
@@ -849,6 +862,8 @@ static void dbf_unload(BlockDriverState *bs)
     s->broken = false;
     s->told = false;
     s->failed = false;
+    s->changed = false;
+    s->wanted = false;
     s->recovered = false;
 }
 
@@ -1101,8 +1116,8 @@ static void dbf_changed(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
 {
     BDRVDirtyBitmapState *s = bs->opaque;
 
-    if (s->active && qatomic_read(&s->begun) &&
-        bdrv_dirty_bitmap_get_persistence(bitmap)) {
+    if (s->active && bdrv_dirty_bitmap_get_persistence(bitmap)) {
+        qatomic_set(&s->changed, true);
         dbf_want_checkpoint(s);
     }
 }
