@@ -195,6 +195,32 @@ static void store_remove(DBFStore *s, DBFBitmap *b)
     dbf_store_remove(s, b);
 }
 
+/* What the file has stays until it is not frozen any more */
+static void test_frozen(void)
+{
+    Disk *d = disk_with_file(3 * PAGE_BYTES + 512);
+    DBFStore *s = store_load(d, false);
+    DBFBitmap *b = store_add(s, "a", 9);
+    DBFStore *there;
+
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+    store_set(b, 7, 1);
+    b->frozen = true;
+    store_add(s, "b", 9);
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+    there = store_load(d, false);
+    g_assert_false(test_bit(7, ((Bits *)dbf_store_find(there, "a")->opaque)
+                               ->map));
+    g_assert_nonnull(dbf_store_find(there, "b"));
+    store_drop(there);
+
+    b->frozen = false;
+    g_assert_cmpint(dbf_store_commit(s, bits_source), ==, 0);
+    assert_same(s, d);
+    store_drop(s);
+    disk_free(d);
+}
+
 static void test_finish(void)
 {
     Disk *d = disk_with_file(3 * PAGE_BYTES + 512);
@@ -1239,6 +1265,7 @@ int main(int argc, char **argv)
 
     g_test_init(&argc, &argv, NULL);
     g_test_add_func(PATH "life", test_life);
+    g_test_add_func(PATH "frozen", test_frozen);
     g_test_add_func(PATH "finish", test_finish);
     g_test_add_func(PATH "durable", test_durable);
     g_test_add_func(PATH "flush-fails", test_flush_fails);
