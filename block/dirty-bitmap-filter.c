@@ -367,9 +367,8 @@ static void dbf_checkpoint_bh(void *opaque)
 /* From any thread */
 static void dbf_want_checkpoint(BDRVDirtyBitmapState *s)
 {
-    if (!qatomic_xchg(&s->wanted, true)) {
-        qemu_bh_schedule(s->kick);
-    }
+    qatomic_set(&s->wanted, true);
+    qemu_bh_schedule(s->kick);
 }
 
 static void dbf_timer(void *opaque)
